@@ -1,0 +1,45 @@
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: env book test lint bench explore picture lock clean
+
+env: .venv/installed
+
+# Only a finished installation leaves this file behind.
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "styleinv needs Python 3.11, 3.12 or 3.13; say which with: make env PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+book: env
+	$(BIN)/styleinv book
+
+test: env lint
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: env
+	$(BIN)/python benchmarks/bench.py
+
+# The notebooks, live in JupyterLab on this machine; nothing is asked of other hosts.
+explore: env
+	$(BIN)/jupyter lab --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  --LabApp.extension_manager=readonly \
+	  --LabApp.default_url='/lab/tree/notebooks/experiments.md?factory=Jupytext%20Notebook'
+
+picture: env
+	$(BIN)/python results/make_picture.py
+
+# Needs uv (https://docs.astral.sh/uv/).
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
