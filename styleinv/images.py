@@ -1,0 +1,155 @@
+"""Any still image -> (3, H, W) float32 in [0, 1], and back to a lossless PNG."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from styleinv import gallery
+from styleinv.errors import InputError, one_of
+
+# relu_2_2 sees the image at half its size, and reflect padding needs a few pixels to reflect.
+MIN_SIZE = 16
+MAX_SIZE = 4096
+
+Fit = Literal["crop", "keep"]
+BUNDLED, SCIKIT_IMAGE = "bundled:", "skimage:"
+
+
+def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor:
+    """A style image by file path, gallery name or scikit-image name.
+
+    Args:
+        source: a file; ``bundled:NAME`` for a procedural style of `gallery.STYLES`, painted at
+            `size`; or ``skimage:NAME`` for a picture of `gallery.SCIKIT_IMAGE`.
+        size: length of the shorter side of the result in pixels, 16 to 4096.
+        fit: ``"crop"`` resizes the shorter side to `size` and cuts out the central square, as the
+            chapter does; ``"keep"`` resizes only and keeps the aspect ratio.
+
+    Returns:
+        (3, H, W), float32, RGB in [0, 1].
+
+    Raises:
+        InputError: the source is missing, not an image, or smaller than 16 pixels.
+    """
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise InputError(f"size is {size}, but must be from {MIN_SIZE} to {MAX_SIZE} pixels")
+    one_of("fit", fit, ("crop", "keep"))
+    text = str(source)
+    if text.startswith(BUNDLED):
+        return _to_tensor(gallery.paint(text.removeprefix(BUNDLED), size))
+    if text.startswith(SCIKIT_IMAGE):
+        picture = Image.fromarray(gallery.photograph(text.removeprefix(SCIKIT_IMAGE)))
+    else:
+        picture = _open(Path(source))
+    if min(picture.size) < MIN_SIZE:
+        width, height = picture.size
+        raise InputError(
+            f"image {text!r} is {width} x {height} pixels, but each side must have {MIN_SIZE} "
+            "or more"
+        )
+    if min(picture.size) < size:
+        warnings.warn(
+            f"{text}: its shorter side of {min(picture.size)} pixels is enlarged to {size}",
+            stacklevel=2,
+        )
+    return _to_tensor(np.asarray(_resize(picture, size, fit)).astype(np.float32) / np.float32(255))
+
+
+def short_name(source: str | Path) -> str:
+    """What a figure calls a style: the name behind the prefix, or the file's stem."""
+    text = str(source)
+    for prefix in (BUNDLED, SCIKIT_IMAGE):
+        if text.startswith(prefix):
+            return text.removeprefix(prefix)
+    return Path(text).stem
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write (3, H, W) in [0, 1] as an 8-bit PNG; the file appears whole or not at all."""
+    write_atomically(path, lambda part: Image.fromarray(to_uint8(image)).save(part, format="PNG"))
+
+
+def to_uint8(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) in [0, 1] -> (H, W, 3) of 0 to 255, rounded to nearest."""
+    scaled = image.detach().cpu().float().clamp(0, 1).mul(255).round()
+    pixels: NDArray[np.uint8] = scaled.to(torch.uint8).permute(1, 2, 0).numpy()
+    return pixels
+
+
+def _to_tensor(pixels: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _resize(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
+    """Bilinear with antialiasing, the resampling that torchvision's `Resize` has by default."""
+    scale = size / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    if fit == "keep":
+        return picture
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.crop((left, top, left + size, top + size))
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        known = ", ".join(f"{BUNDLED}{name}" for name in gallery.STYLES)
+        raise InputError(f"image {str(path)!r} is not an existing file (or one of: {known})")
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return _to_rgb(ImageOps.exif_transpose(picture), path)
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"image {str(path)!r} is in no format that can be read, such as PNG, JPEG, WebP or TIFF"
+        ) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"image {str(path)!r} is damaged or too large to decode: {error}"
+        ) from error
+
+
+def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
+    """Grey, palette, CMYK, 16-bit and transparent pictures as 8-bit RGB."""
+    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
+        return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        warnings.warn(f"{path}: its transparent parts are composited on white", stacklevel=4)
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then move it there in one step.
+
+    Raises:
+        InputError: the folder cannot be created or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise InputError(
+            f"folder {str(path.parent)!r} cannot be written: {error.strerror}"
+        ) from error
+    part = Path(name)
+    try:
+        write(part)
+        part.chmod(0o644)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
