@@ -1,0 +1,298 @@
+"""VGG-19 up to its fourth convolution, and where its weights come from.
+
+The chapter inverts the four layers `LAYERS`: two 3x3 convolutions 3-64-64, a 2x2 max-pool,
+two 3x3 convolutions 64-128-128, each followed by a ReLU. Nothing behind `relu_2_2` is ever
+needed, so nothing behind it is ever loaded: 260,160 parameters, 1 MB in float32.
+
+Sources of weights (`load_encoder`):
+
+* ``bundled``: ships inside the package, trained by ``training/train_encoder.py``;
+* ``vgg19``: torchvision's ``VGG19_Weights.IMAGENET1K_V1``, downloaded once on request;
+* ``random``: He-initialised and seeded, the control of Ustyuzhaninov et al. (2017);
+* a path to a ``.safetensors`` file or a ``.pth`` state dict in one of `LAYOUTS`.
+"""
+
+import hashlib
+import math
+import os
+import pickle
+import sys
+import tempfile
+import urllib.error
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from styleinv.errors import InputError, one_of
+
+LAYERS = ("relu_1_1", "relu_1_2", "relu_2_1", "relu_2_2")
+CHANNELS = {"relu_1_1": 64, "relu_1_2": 64, "relu_2_1": 128, "relu_2_2": 128}
+SOURCES = ("bundled", "vgg19", "random")
+
+BUNDLED_WEIGHTS = Path(__file__).parent / "weights" / "bundled.safetensors"
+
+# The first eight hex digits of the file's SHA-256 are part of its published name.
+VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+VGG19_HASH_PREFIX = "dcbb9e9d"
+
+# ImageNet's channel means and standard deviations, which torchvision's VGG-19 was trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_CONV_SHAPES = ((64, 3, 3, 3), (64, 64, 3, 3), (128, 64, 3, 3), (128, 128, 3, 3))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a weights file names its tensors, and what its network does between them.
+
+    `input_key` names a 1x1 convolution on the RGB image; without one, the image is normalised
+    with ImageNet's mean and standard deviation. `ceil_pool` says how an odd side is halved.
+    """
+
+    name: str
+    input_key: str | None
+    conv_keys: tuple[str, str, str, str]
+    padding: Literal["zeros", "reflect"]
+    ceil_pool: bool
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.conv_keys if self.input_key is None else (self.input_key, *self.conv_keys)
+
+
+_NAMED = ("conv_1_1", "conv_1_2", "conv_2_1", "conv_2_2")
+LAYOUTS = (
+    Layout(
+        "torchvision",
+        None,
+        ("features.0", "features.2", "features.5", "features.7"),
+        padding="zeros",
+        ceil_pool=False,
+    ),
+    Layout("AdaIN", "0", ("2", "5", "9", "12"), padding="reflect", ceil_pool=True),
+    Layout("AdaIN, named", "conv_rgb_to_bgr", _NAMED, padding="reflect", ceil_pool=True),
+    Layout("styleinv", "input", _NAMED, padding="reflect", ceil_pool=False),
+)
+TORCHVISION = LAYOUTS[0]
+STYLEINV = LAYOUTS[3]
+
+
+class Encoder(nn.Module):
+    """Frozen VGG-19 features of one layer, computed in one truncated pass.
+
+    `encoder(images, layer)` takes images (B, 3, H, W) in [0, 1] and a layer of `LAYERS`, and
+    returns the feature maps (B, C, h, w) behind that layer's ReLU, differentiable with respect
+    to the images. Values depend on the weights; all are non-negative.
+
+    Attributes:
+        name: the source as a person would say it.
+        sha256: fingerprint of weights and structure, independent of the file they came from.
+    """
+
+    input_weight: Tensor
+    input_bias: Tensor
+
+    def __init__(self, name: str, layout: Layout, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.name = name
+        self.layout = layout
+        if layout.input_key is None:
+            std = torch.tensor(IMAGENET_STD)
+            input_weight = torch.diag(1 / std)[:, :, None, None]
+            input_bias = -torch.tensor(IMAGENET_MEAN) / std
+        else:
+            input_weight = state[f"{layout.input_key}.weight"].float()
+            input_bias = state[f"{layout.input_key}.bias"].float()
+        self.register_buffer("input_weight", input_weight.clone())
+        self.register_buffer("input_bias", input_bias.clone())
+        self.convs = nn.ModuleList(
+            nn.Conv2d(shape[1], shape[0], 3, padding=1, padding_mode=layout.padding)
+            for shape in _CONV_SHAPES
+        )
+        with torch.no_grad():
+            for conv, key in zip(self.convs, layout.conv_keys, strict=True):
+                conv.weight.copy_(state[f"{key}.weight"])  # type: ignore[operator]
+                conv.bias.copy_(state[f"{key}.bias"])  # type: ignore[operator]
+        self.requires_grad_(False)
+        self.eval()
+        # On a CPU the convolutions run about half as fast again in this layout.
+        self.to(memory_format=torch.channels_last)
+        self.sha256 = self._fingerprint()
+
+    @property
+    def device(self) -> torch.device:
+        return self.input_weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.input_weight.dtype
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.layout.padding} {self.layout.ceil_pool}".encode())
+        for tensor in self.state_dict().values():
+            digest.update(tensor.numpy().astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def forward(self, images: Tensor, layer: str) -> Tensor:
+        depth = LAYERS.index(one_of("layer", layer, LAYERS))
+        x = F.conv2d(images, self.input_weight, self.input_bias)
+        for index in range(depth + 1):
+            if index == 2:
+                x = F.max_pool2d(x, 2, ceil_mode=self.layout.ceil_pool)
+            x = F.relu(self.convs[index](x))
+        return x
+
+
+def load_encoder(
+    source: str | Path = "bundled",
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> Encoder:
+    """Load the encoder from one of `SOURCES` or from a weights file.
+
+    Args:
+        source: ``"bundled"``, ``"vgg19"``, ``"random"``, or the path of a ``.safetensors`` file or
+            a ``.pth``/``.pt`` state dict. ``"vgg19"`` downloads 548 MB the first time and keeps
+            the 1 MB that is needed in the user's cache folder.
+        device: where the features are computed; never changed silently.
+        dtype: floating-point type of weights and features.
+        seed: seed of ``"random"``; the other sources ignore it.
+
+    Raises:
+        InputError: the source is unknown, unreachable, damaged, or the device is absent.
+    """
+    target = checked_device(device)
+    if source == "bundled":
+        encoder = _from_file(BUNDLED_WEIGHTS, name="bundled")
+    elif source == "vgg19":
+        encoder = _from_file(_cached_vgg19(), name="vgg19")
+    elif source == "random":
+        encoder = _random(seed)
+    else:
+        path = Path(source)
+        encoder = _from_file(path, name=path.stem)
+    return encoder.to(device=target, dtype=dtype)
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device asked for, or an `InputError` if this machine lacks it: no silent fallback."""
+    try:
+        wanted = torch.device(device)
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"device is {str(device)!r}, but this machine's PyTorch cannot use it; "
+            "allowed are 'cpu' and, where present, 'cuda' or 'mps'"
+        ) from error
+    return wanted
+
+
+def _random(seed: int) -> Encoder:
+    """He et al. (2015): weights ~ N(0, 2 / fan_in), biases zero; ReLUs keep the variance."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, shape in zip(TORCHVISION.conv_keys, _CONV_SHAPES, strict=True):
+        scale = math.sqrt(2 / math.prod(shape[1:]))
+        state[f"{key}.weight"] = scale * torch.randn(shape, generator=generator)
+        state[f"{key}.bias"] = torch.zeros(shape[0])
+    return Encoder(f"random (seed {seed})", TORCHVISION, state)
+
+
+def _from_file(path: Path, name: str) -> Encoder:
+    state = _read_state(path)
+    layout = _recognise(path, state)
+    _check_tensors(path, layout, state)
+    return Encoder(name, layout, state)
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise InputError(
+            f"encoder {str(path)!r} is neither an existing weights file nor one of: "
+            f"{', '.join(SOURCES)}"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix in (".pth", ".pt"):
+            # weights_only: a pickle may hold code, which is never run.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(state, Mapping):
+                return state
+            raise InputError(f"encoder {str(path)!r} holds no state dict of named tensors")
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(
+            f"encoder {str(path)!r} cannot be read as a {path.suffix} file of plain tensors"
+        ) from error
+    raise InputError(f"encoder {str(path)!r} must end in .safetensors, .pth or .pt")
+
+
+def _recognise(path: Path, state: Mapping[str, Tensor]) -> Layout:
+    for layout in LAYOUTS:
+        if all(f"{key}.weight" in state for key in layout.keys):
+            return layout
+    known = "; ".join(f"{layout.name} ({', '.join(layout.keys)})" for layout in LAYOUTS)
+    raise InputError(f"encoder {str(path)!r} has none of the known key layouts: {known}")
+
+
+def _check_tensors(path: Path, layout: Layout, state: Mapping[str, Tensor]) -> None:
+    shapes = dict(zip(layout.conv_keys, _CONV_SHAPES, strict=True))
+    if layout.input_key is not None:
+        shapes[layout.input_key] = (3, 3, 1, 1)
+    for key, shape in shapes.items():
+        for name, expected in ((f"{key}.weight", shape), (f"{key}.bias", shape[:1])):
+            tensor = state.get(name)
+            if not isinstance(tensor, Tensor) or tuple(tensor.shape) != expected:
+                found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "missing"
+                raise InputError(
+                    f"encoder {str(path)!r}: tensor {name!r} must have shape {expected}, "
+                    f"but is {found}"
+                )
+            if not torch.isfinite(tensor).all():
+                raise InputError(f"encoder {str(path)!r}: tensor {name!r} holds NaN or infinity")
+
+
+def _cached_vgg19() -> Path:
+    """The cut VGG-19 in the user's cache folder, downloaded and cut if it is not there yet."""
+    cache = Path(platformdirs.user_cache_dir("styleinv"))
+    cut = cache / f"vgg19-{VGG19_HASH_PREFIX}-relu_2_2.safetensors"
+    if not cut.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            whole = Path(folder) / "vgg19.pth"
+            _download_vgg19(whole)
+            state = _read_state(whole)
+            names = [f"{key}.{part}" for key in TORCHVISION.keys for part in ("weight", "bias")]
+            part_file = Path(folder) / cut.name
+            save_file({name: state[name].contiguous() for name in names}, part_file)
+            os.replace(part_file, cut)
+    return cut
+
+
+def _download_vgg19(target: Path) -> None:
+    print(f"Downloading {VGG19_URL} (548 MB, once; 1 MB of it is kept)", file=sys.stderr)
+    try:
+        torch.hub.download_url_to_file(
+            VGG19_URL, str(target), hash_prefix=VGG19_HASH_PREFIX, progress=sys.stderr.isatty()
+        )
+    except (urllib.error.URLError, OSError) as error:
+        raise InputError(
+            f"encoder 'vgg19' cannot be downloaded from {VGG19_URL} ({error}); use 'bundled', "
+            "'random' or the path of a weights file instead"
+        ) from error
+    except RuntimeError as error:  # torch.hub's word for a wrong hash
+        raise InputError(
+            f"encoder 'vgg19': the file behind {VGG19_URL} does not have the expected SHA-256 "
+            f"prefix {VGG19_HASH_PREFIX} and was thrown away; try again later"
+        ) from error
