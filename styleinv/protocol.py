@@ -1,0 +1,158 @@
+"""How an inversion is run: Table 1.1, the stopping rule, and the three protocols.
+
+* ``chapter``: section 1.3 as printed. Adam, learning rate 1e-3; stop when the loss falls below
+  theta = 1e-5; if it is still above theta at the end, up to 240 rounds of 1000 more iterations.
+* ``released``: the same as the author's published code has it: other noise, budgets and theta,
+  the losses scaled, its fault of naming (which made the losses compare the wrong layers) mended.
+* ``fast``: SciPy's L-BFGS-B with the pixel bounds [0, 1]; the default for readers.
+
+Where the chapter is silent, ``chapter`` starts from uniform noise in [0, 1) and clamps the image to
+[0, 1] before every evaluation, as the released code does.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from styleinv.encoder import LAYERS
+from styleinv.errors import InputError, one_of
+from styleinv.losses import LOSSES, Convention
+
+# Table 1.1, as printed.
+CHAPTER_ITERATIONS: Mapping[str, Mapping[str, int]] = {
+    loss: dict(zip(LAYERS, budget, strict=True))
+    for loss, budget in {
+        "gram": (100_000, 150_000, 200_000, 250_000),
+        "mmd": (100_000, 150_000, 200_000, 250_000),
+        "moment-1": (20_000, 40_000, 60_000, 80_000),
+        "moment-2": (40_000, 80_000, 120_000, 160_000),
+        "moment-3": (60_000, 120_000, 180_000, 240_000),
+        "moment-4": (100_000, 200_000, 300_000, 400_000),
+    }.items()
+}
+
+# The released code differs from Table 1.1 in two columns.
+RELEASED_ITERATIONS: Mapping[str, Mapping[str, int]] = {
+    **CHAPTER_ITERATIONS,
+    "gram": dict(zip(LAYERS, (100_000, 200_000, 300_000, 400_000), strict=True)),
+    "moment-4": dict(zip(LAYERS, (80_000, 160_000, 240_000, 320_000), strict=True)),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything about an inversion that is not the image, the layer, the loss or the seed.
+
+    Attributes:
+        convention: in which convention of `styleinv.losses` the loss is computed.
+        method: ``"adam"`` or ``"l-bfgs-b"``.
+        noise: ``"uniform"`` on [0, 1), or standard ``"normal"``; clamped to [0, 1] before each
+            evaluation.
+        default_seed: the seed that the source uses.
+        budgets: iterations per loss and layer; for L-BFGS-B, evaluations of loss and gradient.
+        theta: stop as soon as weight x loss is below it.
+        weights: factor on each loss, which the optimiser and theta see but the reported loss not.
+        extra_rounds, extra_iterations: at the end of the budget, while weight x loss is above
+            `extra_above`, so many rounds of so many further iterations.
+        learning_rate, betas: Adam's.
+        memory: number of correction pairs that L-BFGS-B keeps.
+    """
+
+    name: str
+    convention: Convention
+    method: Literal["adam", "l-bfgs-b"]
+    noise: Literal["uniform", "normal"]
+    default_seed: int
+    budgets: Mapping[str, Mapping[str, int]]
+    theta: float
+    weights: Mapping[str, float]
+    extra_rounds: int = 0
+    extra_iterations: int = 1000
+    extra_above: float = 0.0
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    memory: int = 20
+
+    def budget(self, loss: str, layer: str) -> int:
+        """Iterations (L-BFGS-B: evaluations) before the extra rounds."""
+        return self.budgets[loss][layer]
+
+    def weight(self, loss: str) -> float:
+        return self.weights.get(loss, 1.0)
+
+    def settings(self, loss: str, layer: str) -> dict[str, Any]:
+        """What this protocol means for one cell, as plain JSON values for a record."""
+        common = {
+            "name": self.name,
+            "convention": self.convention,
+            "method": self.method,
+            "noise": self.noise,
+            "budget": self.budget(loss, layer),
+            "theta": self.theta,
+            "weight": self.weight(loss),
+        }
+        if self.method == "l-bfgs-b":
+            return {**common, "memory": self.memory}
+        return {
+            **common,
+            "extra_rounds": self.extra_rounds,
+            "extra_iterations": self.extra_iterations,
+            "extra_above": self.extra_above,
+            "learning_rate": self.learning_rate,
+            "betas": list(self.betas),
+        }
+
+    def limited_to(self, iterations: int) -> "Protocol":
+        """This protocol with the same budget for every cell and no extra rounds."""
+        if iterations < 1:
+            raise InputError(f"iterations is {iterations}, but must be 1 or more")
+        flat = {loss: dict.fromkeys(LAYERS, iterations) for loss in LOSSES}
+        return dataclasses.replace(self, budgets=flat, extra_rounds=0)
+
+
+CHAPTER = Protocol(
+    name="chapter",
+    convention="chapter",
+    method="adam",
+    noise="uniform",
+    default_seed=0,
+    budgets=CHAPTER_ITERATIONS,
+    theta=1e-5,
+    weights={},
+    extra_rounds=240,
+    extra_above=1e-5,
+)
+
+RELEASED = Protocol(
+    name="released",
+    convention="released",
+    method="adam",
+    noise="normal",
+    default_seed=13,
+    budgets=RELEASED_ITERATIONS,
+    theta=1e-6,
+    weights={loss: 1000.0 if loss == "mmd" else 100.0 for loss in LOSSES},
+    extra_rounds=450,
+    extra_above=1e-5,
+)
+
+FAST = Protocol(
+    name="fast",
+    convention="chapter",
+    method="l-bfgs-b",
+    noise="uniform",
+    default_seed=0,
+    budgets={loss: dict.fromkeys(LAYERS, 400) for loss in LOSSES},
+    theta=1e-5,
+    weights={},
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (CHAPTER, RELEASED, FAST)}
+
+
+def get_protocol(protocol: str | Protocol) -> Protocol:
+    """A protocol by name, or the protocol itself."""
+    if isinstance(protocol, Protocol):
+        return protocol
+    return PROTOCOLS[one_of("protocol", protocol, tuple(PROTOCOLS))]

@@ -1,0 +1,202 @@
+"""Optimisers and protocols on objectives whose answers are known."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from styleinv.encoder import LAYERS
+from styleinv.errors import InputError
+from styleinv.optim import Iterate, Minimum, Monitor, minimise
+from styleinv.protocol import CHAPTER, FAST, PROTOCOLS, RELEASED, Protocol, get_protocol
+
+SHAPE = (1, 3, 4, 5)
+
+
+def start() -> Tensor:
+    return torch.full(SHAPE, 0.5, dtype=torch.float64)
+
+
+def run(
+    objective: object, protocol: Protocol, budget: int, theta: float = 0.0, **monitor: object
+) -> Minimum:
+    return minimise(objective, start(), protocol, budget, Monitor(theta, **monitor))  # type: ignore[arg-type]
+
+
+def constant(value: float) -> object:
+    """A loss that no step changes (its gradient is zero)."""
+    return lambda image: value + 0 * image.sum()
+
+
+@pytest.mark.parametrize(
+    ("loss", "budgets"),
+    [
+        ("gram", (100_000, 150_000, 200_000, 250_000)),
+        ("mmd", (100_000, 150_000, 200_000, 250_000)),
+        ("moment-1", (20_000, 40_000, 60_000, 80_000)),
+        ("moment-2", (40_000, 80_000, 120_000, 160_000)),
+        ("moment-3", (60_000, 120_000, 180_000, 240_000)),
+        ("moment-4", (100_000, 200_000, 300_000, 400_000)),
+    ],
+)
+def test_table_1_1(loss: str, budgets: tuple[int, ...]) -> None:
+    assert tuple(CHAPTER.budget(loss, layer) for layer in LAYERS) == budgets
+    released = {"gram": (100, 200, 300, 400), "moment-4": (80, 160, 240, 320)}
+    expected = tuple(1000 * n for n in released[loss]) if loss in released else budgets
+    assert tuple(RELEASED.budget(loss, layer) for layer in LAYERS) == expected
+
+
+def test_the_whole_chapter_takes_3_6_million_iterations() -> None:
+    budgets = [CHAPTER.budget(loss, layer) for loss in CHAPTER.budgets for layer in LAYERS]
+    assert len(budgets) == 24
+    assert sum(budgets) == 3_600_000
+
+
+def test_protocols_as_documented() -> None:
+    assert (CHAPTER.theta, CHAPTER.default_seed, CHAPTER.extra_rounds) == (1e-5, 0, 240)
+    assert (RELEASED.theta, RELEASED.default_seed, RELEASED.extra_rounds) == (1e-6, 13, 450)
+    assert (RELEASED.weight("gram"), RELEASED.weight("mmd")) == (100, 1000)
+    for adam in (CHAPTER, RELEASED):
+        assert (adam.learning_rate, adam.betas) == (1e-3, (0.9, 0.999))
+
+
+def test_adam_is_the_published_algorithm() -> None:
+    """Kingma and Ba 2015, algorithm 1, with a clamp before each evaluation, in plain floats."""
+    target = 0.2
+    x = m = v = 0.0
+    x = 0.5
+    for t in range(1, 51):
+        x = min(max(x, 0), 1)
+        g = 4 * (x - target) ** 3
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        x -= 1e-3 * (m / (1 - 0.9**t)) / (math.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    result = run(lambda image: ((image - target) ** 4).sum(), CHAPTER.limited_to(50), 50)
+    assert result.iterations == 50
+    torch.testing.assert_close(result.image, torch.full_like(result.image, x))
+
+
+def test_budget_then_extra_rounds() -> None:
+    """A loss that never falls runs all rounds; 1 is above every `extra_above`."""
+    short = dataclasses.replace(CHAPTER, extra_rounds=3, extra_iterations=7)
+    result = run(constant(1.0), short, 11, theta=1e-5)
+    assert (result.iterations, result.stop_reason) == (11 + 3 * 7, "budget")
+    assert result.evaluations == result.iterations + 1
+
+
+def test_chapter_rounds_are_240_times_1000() -> None:
+    assert CHAPTER.extra_rounds * CHAPTER.extra_iterations == 240_000
+    assert RELEASED.extra_rounds * RELEASED.extra_iterations == 450_000
+
+
+def test_extra_rounds_end_when_the_loss_is_low_enough() -> None:
+    """Released: above theta = 1e-6 but not above 1e-5 gets no extra round."""
+    short = dataclasses.replace(RELEASED, extra_iterations=5)
+    assert run(constant(5e-6), short, 11, theta=1e-6).iterations == 11
+    weighted = dataclasses.replace(short, extra_rounds=2)
+    assert run(constant(5e-6), weighted, 11, theta=1e-6, weight=100.0).iterations == 21
+
+
+@pytest.mark.parametrize("protocol", [CHAPTER, FAST], ids=lambda p: p.method)
+def test_theta_stops_at_the_first_iterate_below_it(protocol: Protocol) -> None:
+    seen: list[float] = []
+
+    def objective(image: Tensor) -> Tensor:
+        loss = (image - 0.2).square().sum()
+        seen.append(loss.item())
+        return loss
+
+    result = run(objective, protocol, 5000, theta=1e-5)
+    assert result.stop_reason == "theta"
+    assert result.loss == seen[-1] < 1e-5 <= min(seen[:-1])
+    assert (result.image - 0.2).square().sum().item() == pytest.approx(result.loss, rel=1e-6)
+
+
+def test_theta_is_on_weight_times_loss() -> None:
+    light = run(lambda x: (x - 0.2).square().sum(), CHAPTER, 5000, theta=1e-5)
+    heavy = run(lambda x: (x - 0.2).square().sum(), CHAPTER, 5000, theta=1e-5, weight=100.0)
+    assert light.loss > 1e-7 > heavy.loss
+
+
+@pytest.mark.parametrize("protocol", [CHAPTER, FAST], ids=lambda p: p.method)
+def test_stays_inside_the_bounds(protocol: Protocol) -> None:
+    """The minimum, -1 in one half and 2 in the other, is out of bounds: 0 and 1 are found."""
+    target = torch.full(SHAPE, -1.0, dtype=torch.float64)
+    target[..., 2:] = 2.0
+    evaluated: list[Tensor] = []
+
+    def objective(image: Tensor) -> Tensor:
+        evaluated.append(image.detach().clone())
+        return (image - target).square().sum()
+
+    result = run(objective, protocol.limited_to(1500), 1500)
+    assert all(image.min() >= 0 and image.max() <= 1 for image in evaluated)
+    torch.testing.assert_close(result.image, target[0].clamp(0, 1))
+
+
+@pytest.mark.parametrize("protocol", [CHAPTER, FAST], ids=lambda p: p.method)
+def test_callback_sees_every_iterate_and_can_stop(protocol: Protocol) -> None:
+    seen: list[Iterate] = []
+
+    def callback(iterate: Iterate) -> bool:
+        seen.append(iterate)
+        return iterate.iteration == 4
+
+    result = run(lambda x: (x - 0.2).pow(4).sum(), protocol, 100, callback=callback)
+    assert [iterate.iteration for iterate in seen] == [0, 1, 2, 3, 4]
+    assert result.stop_reason == "stopped"
+    assert result.iterations == 4
+    assert seen[-1].image.shape == SHAPE[1:]
+
+
+@pytest.mark.parametrize("protocol", [CHAPTER, FAST], ids=lambda p: p.method)
+def test_keeps_the_last_finite_image(protocol: Protocol) -> None:
+    calls = 0
+
+    def objective(image: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return (image - 0.2).pow(4).sum() * (float("nan") if calls > 3 else 1.0)
+
+    result = run(objective, protocol, 100)
+    assert result.stop_reason == "not finite"
+    assert math.isfinite(result.loss)
+    assert (result.image - 0.2).pow(4).sum().item() == pytest.approx(result.loss)
+
+
+def test_fast_budget_counts_evaluations() -> None:
+    calls = 0
+
+    def objective(image: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return (10 * image).sin().sum() + 100
+
+    result = run(objective, FAST, 9)
+    assert calls == result.evaluations <= 9
+
+
+def test_trace_is_log_spaced_and_ends_at_the_end() -> None:
+    trace = run(constant(1.0), CHAPTER.limited_to(2000), 2000).trace
+    iterations = [point.iteration for point in trace]
+    assert iterations[:21] == list(range(21))
+    assert iterations[-1] == 2000
+    assert iterations == sorted(set(iterations))
+    assert len(iterations) < 130
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(trace))
+
+
+def test_refuses() -> None:
+    with pytest.raises(InputError, match=r"protocol is 'slow'.*chapter, released, fast"):
+        get_protocol("slow")
+    with pytest.raises(InputError, match="iterations is 0"):
+        FAST.limited_to(0)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_limited_protocols_have_no_extra_rounds(name: str) -> None:
+    limited = get_protocol(name).limited_to(12)
+    assert limited.budget("gram", "relu_1_1") == limited.budget("mmd", "relu_2_2") == 12
+    assert limited.extra_rounds == 0
