@@ -1,0 +1,30 @@
+"""Which style does a summary statistic of a VGG-19 layer hold? Seen by inverting it into noise."""
+
+from styleinv import losses
+from styleinv.encoder import LAYERS, Encoder, load_encoder
+from styleinv.errors import InputError
+from styleinv.images import load_style, save_png
+from styleinv.invert import Inversion, invert
+from styleinv.losses import LOSSES
+from styleinv.optim import Iterate
+from styleinv.protocol import PROTOCOLS, Protocol
+from styleinv.sweep import sweep
+from styleinv.version import __version__
+
+__all__ = [
+    "LAYERS",
+    "LOSSES",
+    "PROTOCOLS",
+    "Encoder",
+    "InputError",
+    "Inversion",
+    "Iterate",
+    "Protocol",
+    "__version__",
+    "invert",
+    "load_encoder",
+    "load_style",
+    "losses",
+    "save_png",
+    "sweep",
+]

@@ -1,0 +1,218 @@
+"""Invert a style image: change noise until its statistic at one layer matches the style's."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from styleinv.encoder import LAYERS, Encoder, load_encoder
+from styleinv.errors import InputError, one_of
+from styleinv.images import MIN_SIZE, Fit, load_style, short_name
+from styleinv.losses import LOSSES, make_loss
+from styleinv.optim import Iterate, Minimum, Monitor, TracePoint, minimise
+from styleinv.protocol import Protocol, get_protocol
+
+DEFAULT_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Task:
+    """One inversion, checked and ready to run.
+
+    Attributes:
+        style: the style image, (3, H, W), float32 in [0, 1], on the CPU.
+        style_name: what a figure calls it.
+    """
+
+    style: Tensor
+    style_name: str
+    layer: str
+    loss: str
+    encoder: Encoder
+    protocol: Protocol
+    seed: int
+
+    def asked(self) -> dict[str, Any]:
+        """Everything that determines the result, as plain JSON values."""
+        pixels = self.style.contiguous().numpy().tobytes()
+        return {
+            "style_sha256": hashlib.sha256(pixels).hexdigest(),
+            "height": self.style.shape[1],
+            "width": self.style.shape[2],
+            "layer": self.layer,
+            "loss": self.loss,
+            "encoder": self.encoder.name,
+            "encoder_sha256": self.encoder.sha256,
+            "dtype": str(self.encoder.dtype).removeprefix("torch."),
+            "seed": self.seed,
+            "protocol": self.protocol.settings(self.loss, self.layer),
+        }
+
+    def run(self, callback: Callable[[Iterate], object] | None = None) -> "Inversion":
+        """Do it; `callback` sees every `Iterate` and stops the run by returning True."""
+        encoder, protocol = self.encoder, self.protocol
+        target = self.style.to(encoder.device, encoder.dtype)[None]
+        with torch.no_grad():
+            criterion = make_loss(self.loss, encoder(target, self.layer), protocol.convention)
+        minimum = minimise(
+            lambda noise: criterion(encoder(noise, self.layer)),
+            noise_image(target, protocol, self.seed),
+            protocol,
+            protocol.budget(self.loss, self.layer),
+            Monitor(protocol.theta, protocol.weight(self.loss), callback),
+        )
+        return Inversion(self, minimum)
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The result of a task."""
+
+    task: Task
+    minimum: Minimum
+
+    @property
+    def image(self) -> Tensor:
+        """(3, H, W), float32, RGB in [0, 1], on the CPU."""
+        return self.minimum.image.float().cpu()
+
+    @property
+    def trace(self) -> list[TracePoint]:
+        """Loss over iterations, evaluations and seconds, log-spaced."""
+        return self.minimum.trace
+
+    @property
+    def stop_reason(self) -> str:
+        """``theta``, ``budget``, ``stopped``, ``stalled`` or ``not finite``, see `Monitor`."""
+        return self.minimum.stop_reason
+
+    @property
+    def iterations(self) -> int:
+        """Steps of the optimiser."""
+        return self.minimum.iterations
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of loss and gradient."""
+        return self.minimum.evaluations
+
+    @property
+    def loss(self) -> float:
+        """The style loss of `image`, without the protocol's weight."""
+        return self.minimum.loss
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the optimisation."""
+        return self.minimum.seconds
+
+
+def invert(
+    style: str | Path | Tensor,
+    *,
+    layer: str = "relu_2_1",
+    loss: str = "gram",
+    encoder: str | Path | Encoder = "bundled",
+    protocol: str | Protocol = "fast",
+    seed: int | None = None,
+    size: int | None = None,
+    fit: Fit = "crop",
+    iterations: int | None = None,
+    device: str = "cpu",
+    callback: Callable[[Iterate], object] | None = None,
+) -> Inversion:
+    """Invert `style` through `loss` at `layer`: `plan` and run in one call.
+
+    Args:
+        style: an image file, ``bundled:NAME``, ``skimage:NAME``, or a tensor (3, H, W) in [0, 1].
+        layer: one of `LAYERS`.
+        loss: ``gram``, ``moment-1`` to ``moment-4``, or ``mmd``.
+        encoder: a source of `load_encoder`, or an encoder already loaded (on its own device).
+        protocol: ``fast``, ``chapter``, ``released``, or a `Protocol`.
+        seed: seed of the noise image, 0 or greater; by default the protocol's own.
+        size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
+        fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.
+        iterations: replace the protocol's budget; then there are no extra rounds.
+        device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
+        callback: called with every `Iterate`; return True to stop the run.
+
+    The same arguments give the same bits on one machine.
+
+    Raises:
+        InputError: an argument is not allowed; the message names it and says what is.
+    """
+    task = plan(
+        style,
+        layer=layer,
+        loss=loss,
+        encoder=encoder,
+        protocol=protocol,
+        seed=seed,
+        size=size,
+        fit=fit,
+        iterations=iterations,
+        device=device,
+    )
+    return task.run(callback)
+
+
+def plan(
+    style: str | Path | Tensor,
+    *,
+    layer: str = "relu_2_1",
+    loss: str = "gram",
+    encoder: str | Path | Encoder = "bundled",
+    protocol: str | Protocol = "fast",
+    seed: int | None = None,
+    size: int | None = None,
+    fit: Fit = "crop",
+    iterations: int | None = None,
+    device: str = "cpu",
+) -> Task:
+    """Check the arguments of `invert`, cheapest first, and load what they name."""
+    one_of("layer", layer, LAYERS)
+    one_of("loss", loss, tuple(LOSSES))
+    chosen = get_protocol(protocol)
+    if iterations is not None:
+        chosen = chosen.limited_to(iterations)
+    seed = chosen.default_seed if seed is None else seed
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}, but must be 0 or greater and below 2**63")
+    if isinstance(style, Tensor):
+        image, name = _checked_tensor(style, size), "tensor"
+    else:
+        image = load_style(style, DEFAULT_SIZE if size is None else size, fit)
+        name = short_name(style)
+    if not isinstance(encoder, Encoder):
+        encoder = load_encoder(encoder, device=device)
+    return Task(image, name, layer, loss, encoder, chosen, seed)
+
+
+def noise_image(like: Tensor, protocol: Protocol, seed: int) -> Tensor:
+    """The start of an inversion: seeded noise of the shape, device and dtype of `like`.
+
+    Drawn on the CPU in float32, so that a seed means the same picture on every device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.rand if protocol.noise == "uniform" else torch.randn
+    return draw(like.shape, generator=generator).to(like)
+
+
+def _checked_tensor(style: Tensor, size: int | None) -> Tensor:
+    if style.ndim != 3 or style.shape[0] != 3 or min(style.shape[1:]) < MIN_SIZE:
+        raise InputError(
+            f"style is a tensor of shape {tuple(style.shape)}, but must be (3, H, W) with H and W "
+            f"of at least {MIN_SIZE}"
+        )
+    if not (style.is_floating_point() and style.min() >= 0 and style.max() <= 1):
+        raise InputError("style must be a floating-point tensor with values in [0, 1]")
+    if size is not None and size != min(style.shape[1:]):
+        raise InputError(
+            f"size is {size}, but the style tensor's shorter side is {min(style.shape[1:])}; "
+            "leave size out, or load the image with load_style"
+        )
+    return style.detach().cpu().float()

@@ -1,0 +1,74 @@
+"""Many inversions, one after another; finished ones are kept and taken up again."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from styleinv import store
+from styleinv.encoder import LAYERS, Encoder, load_encoder
+from styleinv.errors import one_of
+from styleinv.invert import Task, plan
+from styleinv.losses import LOSSES
+from styleinv.protocol import Protocol
+from styleinv.store import Run
+
+Key = tuple[str, str, str]
+
+
+def sweep(
+    styles: Sequence[str | Path],
+    *,
+    layers: Sequence[str],
+    losses: Sequence[str],
+    folder: Path,
+    encoder: str | Path | Encoder = "bundled",
+    protocol: str | Protocol = "fast",
+    seed: int | None = None,
+    size: int | None = None,
+    device: str = "cpu",
+    report: Callable[[str], object] = lambda line: None,
+) -> dict[Key, Run]:
+    """Invert every style through every loss at every layer; the other arguments as in `invert`.
+
+    All arguments are checked before the first inversion starts. Runs land, one by one, in a
+    sub-folder of `folder` that belongs to this state of the code; what is there already is not
+    computed again.
+
+    Args:
+        folder: where records and images are kept.
+        report: called with one line of text per finished run.
+
+    Returns:
+        the runs by (style as given, layer, loss).
+    """
+    for layer in layers:
+        one_of("layers", layer, LAYERS)
+    for loss in losses:
+        one_of("losses", loss, tuple(LOSSES))
+    if not isinstance(encoder, Encoder):
+        encoder = load_encoder(encoder, device=device)
+    tasks: dict[Key, Task] = {}
+    for style in styles:
+        task = plan(style, encoder=encoder, protocol=protocol, seed=seed, size=size)
+        for layer in layers:
+            for loss in losses:
+                tasks[str(style), layer, loss] = replace(task, layer=layer, loss=loss)
+    kept = folder / store.code_sha256()[:12]
+    runs: dict[Key, Run] = {}
+    for number, (key, task) in enumerate(tasks.items(), start=1):
+        runs[key] = _run(task, kept, f"[{number}/{len(tasks)}] {task.style_name}", report)
+    return runs
+
+
+def _run(task: Task, folder: Path, label: str, report: Callable[[str], object]) -> Run:
+    found = store.find(task, folder)
+    if found is not None:
+        report(f"{label} {task.layer} {task.loss}: kept from an earlier run")
+        return found
+    inversion = task.run()
+    store.save(inversion, folder)
+    report(
+        f"{label} {task.layer} {task.loss}: loss {inversion.loss:.2g} after "
+        f"{inversion.evaluations} evaluations, {inversion.seconds:.1f} s, {inversion.stop_reason}"
+    )
+    return store.run_of(inversion)

@@ -1,0 +1,156 @@
+"""An inversion from end to end: what it finds, what it reports, and that it is repeatable."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import styleinv
+from styleinv import InputError, invert, load_style, store
+from styleinv.encoder import Encoder
+from styleinv.invert import noise_image, plan
+from styleinv.losses import GramLoss
+from styleinv.protocol import CHAPTER, RELEASED
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def style() -> torch.Tensor:
+    return load_style("bundled:mosaic", SIZE)
+
+
+@pytest.mark.parametrize("loss", ["gram", "moment-2"])
+@pytest.mark.parametrize("layer", styleinv.LAYERS)
+def test_the_statistic_is_matched(
+    style: torch.Tensor, bundled: Encoder, layer: str, loss: str
+) -> None:
+    result = invert(style, layer=layer, loss=loss, encoder=bundled, iterations=150)
+    assert result.loss < 0.01 * result.trace[0].loss
+    assert result.image.shape == style.shape
+    assert result.image.min() >= 0
+    assert result.image.max() <= 1
+
+
+def test_the_reported_loss_is_that_of_the_image(style: torch.Tensor, bundled: Encoder) -> None:
+    result = invert(style, encoder=bundled, iterations=20)
+    criterion = GramLoss(bundled(style[None], "relu_2_1"))
+    assert criterion(bundled(result.image[None], "relu_2_1")).item() == pytest.approx(
+        result.loss, rel=1e-4
+    )
+
+
+def test_colours_come_back(style: torch.Tensor, bundled: Encoder) -> None:
+    """The first layer's Gram matrix holds colour: the noise's mean moves to the style's."""
+    result = invert(style, layer="relu_1_1", encoder=bundled, iterations=200)
+    before = (torch.full((3,), 0.5) - style.mean(dim=(1, 2))).norm()
+    after = (result.image.mean(dim=(1, 2)) - style.mean(dim=(1, 2))).norm()
+    assert after < 0.3 * before
+
+
+@pytest.mark.parametrize("protocol", ["chapter", "released", "fast"])
+def test_same_seed_same_bits(style: torch.Tensor, bundled: Encoder, protocol: str) -> None:
+    def once(seed: int) -> torch.Tensor:
+        return invert(style, encoder=bundled, protocol=protocol, seed=seed, iterations=15).image
+
+    assert torch.equal(once(4), once(4))
+    assert not torch.equal(once(4), once(5))
+
+
+def test_noise_is_that_of_the_protocol(style: torch.Tensor) -> None:
+    like = style[None].expand(40, -1, -1, -1)
+    uniform, normal = noise_image(like, CHAPTER, 0), noise_image(like, RELEASED, 13)
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert uniform.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert normal.std().item() == pytest.approx(1, abs=0.01)
+    assert (normal.clamp(0, 1) == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_real_features(real_weights: Path, style: torch.Tensor) -> None:
+    result = invert(style, encoder=real_weights, layer="relu_2_2", iterations=60)
+    assert result.loss < 0.02 * result.trace[0].loss
+
+
+def test_record_says_what_made_the_picture(
+    style: torch.Tensor, bundled: Encoder, tmp_path: Path
+) -> None:
+    task = plan("bundled:mosaic", size=SIZE, encoder=bundled, seed=3, iterations=9)
+    result = task.run()
+    path = store.save(result, tmp_path)
+    record = json.loads(path.read_text())
+    assert record["style"] == "mosaic"
+    assert record["asked"]["encoder_sha256"] == bundled.sha256
+    assert record["asked"]["protocol"]["budget"] == 9
+    assert record["result"]["evaluations"] == result.evaluations == 9
+    assert record["trace"][-1]["loss"] == result.loss
+    found = store.find(task, tmp_path)
+    assert found is not None
+    assert found.record == record
+    with Image.open(path.with_suffix(".png")) as picture:
+        assert np.array_equal(np.asarray(picture), found.image)
+
+
+def test_an_altered_image_or_record_is_not_taken_up(bundled: Encoder, tmp_path: Path) -> None:
+    task = plan("bundled:mosaic", size=SIZE, encoder=bundled, iterations=2)
+    path = store.save(task.run(), tmp_path)
+    with Image.open(path.with_suffix(".png")) as picture:
+        changed = np.array(picture)
+    changed[0, 0, 0] ^= 1
+    Image.fromarray(changed).save(path.with_suffix(".png"))
+    assert store.find(task, tmp_path) is None
+    store.save(task.run(), tmp_path)
+    assert store.find(task, tmp_path) is not None
+    path.write_text(path.read_text()[:100])
+    assert store.find(task, tmp_path) is None
+
+
+def test_sweep_computes_each_run_once(bundled: Encoder, tmp_path: Path) -> None:
+    def sweep(lines: list[str]) -> dict[tuple[str, str, str], store.Run]:
+        return styleinv.sweep(
+            ["bundled:mosaic", "skimage:brick"],
+            layers=["relu_1_1", "relu_1_2"],
+            losses=["moment-1"],
+            folder=tmp_path,
+            encoder=bundled,
+            protocol=styleinv.PROTOCOLS["fast"].limited_to(4),
+            size=SIZE,
+            report=lines.append,
+        )
+
+    first_lines: list[str] = []
+    second_lines: list[str] = []
+    first, second = sweep(first_lines), sweep(second_lines)
+    assert list(first) == [
+        (style, layer, "moment-1")
+        for style in ("bundled:mosaic", "skimage:brick")
+        for layer in ("relu_1_1", "relu_1_2")
+    ]
+    assert all("4 evaluations" in line for line in first_lines)
+    assert all("kept" in line for line in second_lines)
+    for key, run in first.items():
+        assert second[key].record == run.record
+        assert np.array_equal(second[key].image, run.image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"layer": "relu_9_9"}, "layer is 'relu_9_9'"),
+        ({"loss": "moment-7"}, "loss is 'moment-7'"),
+        ({"protocol": "slow"}, "protocol is 'slow'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"size": 64}, "size is 64, but the style tensor's"),
+        ({"style": torch.zeros(1, 3, 32, 32)}, r"must be \(3, H, W\)"),
+        ({"style": torch.zeros(3, 8, 32)}, "at least 16"),
+        ({"style": 2 * torch.ones(3, 32, 32)}, r"values in \[0, 1\]"),
+        ({"encoder": "vgg-19"}, "encoder 'vgg-19'"),
+    ],
+)
+def test_refuses(style: torch.Tensor, arguments: dict[str, object], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        invert(**{"style": style, **arguments})
