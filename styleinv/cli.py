@@ -1,0 +1,243 @@
+"""The command line: `styleinv invert`, `book`, `encoders`, `styles`."""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from styleinv import gallery, store
+from styleinv.encoder import LAYERS, SOURCES
+from styleinv.errors import InputError
+from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
+from styleinv.invert import DEFAULT_SIZE, plan
+from styleinv.losses import LOSSES
+from styleinv.optim import Iterate
+from styleinv.protocol import PROTOCOLS
+from styleinv.version import __version__
+
+console = Console(stderr=True)
+app = typer.Typer(
+    help="Which style does a summary statistic of a VGG-19 layer hold? Invert it and look.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"styleinv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def invert(
+    style: Annotated[
+        str,
+        typer.Argument(help=f"An image file, {BUNDLED}NAME or {SCIKIT_IMAGE}NAME (see `styles`)."),
+    ],
+    layer: Annotated[str, typer.Option(help=f"Layer to invert: {', '.join(LAYERS)}.")] = "relu_2_1",
+    loss: Annotated[str, typer.Option(help=f"Style loss: {', '.join(LOSSES)}.")] = "gram",
+    encoder: Annotated[
+        str, typer.Option(help=f"{', '.join(SOURCES)}, or a .safetensors/.pth weights file.")
+    ] = "bundled",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(PROTOCOLS)}. `chapter` and `released` are Adam with up to 400,000 "
+            "iterations: hours on a CPU."
+        ),
+    ] = "fast",
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the noise image; default: the protocol's own.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Shorter side in pixels, 16 to 4096.")] = DEFAULT_SIZE,
+    fit: Annotated[
+        str, typer.Option(help="crop (to the central square) or keep (the aspect ratio).")
+    ] = "crop",
+    iterations: Annotated[
+        int | None, typer.Option(help="Replace the protocol's budget; no extra rounds then.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps; never changed silently.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the PNG and its JSON record.")] = Path(
+        "out"
+    ),
+) -> None:
+    """Invert one style image and write the picture with its record.
+
+    Example: styleinv invert painting.jpg --layer relu_2_2 --loss gram --size 256
+
+    Ctrl-C finishes the current iteration and saves what is there.
+    """
+    task = plan(
+        style,
+        layer=layer,
+        loss=loss,
+        encoder=encoder,
+        protocol=protocol,
+        seed=seed,
+        size=size,
+        fit=_fit(fit),
+        iterations=iterations,
+        device=device,
+    )
+    _check_writable(out)
+    budget = task.protocol.budget(loss, layer)
+    with _progress(f"{task.style_name} {layer} {loss}", budget) as show, _interrupts() as asked_to:
+        by_evaluations = task.protocol.method == "l-bfgs-b"
+
+        def callback(iterate: Iterate) -> bool:
+            show(iterate.evaluations if by_evaluations else iterate.iteration, iterate.loss)
+            return asked_to()
+
+        inversion = task.run(callback)
+    record = store.save(inversion, out)
+    print(record.with_suffix(".png"))
+    print(record)
+    console.print(
+        f"loss {inversion.loss:.3g} after {inversion.iterations} iterations "
+        f"({inversion.evaluations} evaluations), {inversion.seconds:.1f} s; "
+        f"stopped by: {inversion.stop_reason}",
+        highlight=False,
+    )
+    if inversion.stop_reason == "stopped":
+        raise typer.Exit(130)
+
+
+@app.command()
+def book(
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            "-p",
+            help="NAME=VALUE for the notebooks' parameters cells; lists with commas. Repeatable.",
+        ),
+    ] = None,
+    parameters_file: Annotated[
+        Path | None, typer.Option("--parameters-file", "-f", help="The same from a YAML file.")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="The project's folder, with _toc.yml.")] = Path(),
+) -> None:
+    """Run every notebook and render the book to _build/html.
+
+    Example: styleinv book -p styles=painting.jpg -p size=128
+    """
+    # Only this command needs the notebook tools, and they are slow to import.
+    from styleinv.book import build_book, read_parameters
+
+    index = build_book(root, read_parameters(parameter or [], parameters_file))
+    print(f"The book is ready: open {index}")
+
+
+@app.command()
+def styles() -> None:
+    """List the style images that need no file."""
+    for name, style in gallery.STYLES.items():
+        print(f"{BUNDLED}{name:20} {style.title}")
+    for name, credit in gallery.SCIKIT_IMAGE.items():
+        print(f"{SCIKIT_IMAGE}{name:20} {credit}")
+
+
+@app.command()
+def encoders() -> None:
+    """List where the encoder's weights can come from."""
+    print("bundled   ships with styleinv; works offline (default)")
+    print("vgg19     torchvision's VGG-19 for ImageNet; downloads 548 MB once, keeps 1 MB")
+    print("random    He-initialised and seeded: the control")
+    print("FILE      .safetensors or .pth: torchvision's key names, or AdaIN's vgg_normalised")
+
+
+def _fit(fit: str) -> Fit:
+    if fit not in ("crop", "keep"):
+        raise InputError(f"fit is {fit!r}, but must be one of: crop, keep")
+    return fit  # type: ignore[return-value]
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse before the long run what would fail after it."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"out is {str(folder)!r}, but must be a folder that can be written")
+
+
+@contextmanager
+def _progress(label: str, total: int) -> Iterator[Callable[[int, float], None]]:
+    """A bar with the loss and the time left to the end of the budget (theta may come earlier)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}  loss {task.fields[loss]:.2e}"),
+        TimeElapsedColumn(),
+        TextColumn("at most"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(label, total=total, loss=float("nan"))
+
+        def show(completed: int, loss: float) -> None:
+            # Extra rounds go beyond the budget.
+            progress.update(bar, completed=completed, total=max(total, completed), loss=loss)
+
+        yield show
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """While active, Ctrl-C is not an exception but a wish that can be asked for."""
+    interrupted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _print_notice(message: Warning | str, *_: object, **__: object) -> None:
+    console.print(f"Note: {message}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line: bad input becomes one sentence and exit code 2."""
+    warnings.showwarning = _print_notice
+    try:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except InputError as error:
+        _fail(str(error))
+    except typer.TyperException as error:
+        _fail(error.format_message())
+    except typer.Abort:
+        sys.exit(130)
+    sys.exit(code or 0)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"Error: {sentence.rstrip('.')}.", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
