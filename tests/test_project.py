@@ -1,0 +1,60 @@
+"""What is said in more than one place is the same everywhere."""
+
+import json
+import re
+import tomllib
+
+import yaml
+
+from styleinv.encoder import Encoder
+from styleinv.version import __version__
+from tests.conftest import ROOT
+
+CONDA_NAMES = {"pytorch-cpu": "torch"}
+
+
+def requirement(text: str) -> tuple[str, str]:
+    """``"numpy>=1.26"`` -> ("numpy", ">=1.26")."""
+    match = re.fullmatch(r"([A-Za-z0-9._-]+)\s*(.*)", text)
+    assert match is not None
+    return CONDA_NAMES.get(match[1], match[1]).lower(), match[2]
+
+
+def declared() -> dict[str, str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return dict(
+        requirement(text)
+        for text in project["dependencies"] + project["optional-dependencies"]["book"]
+    )
+
+
+def test_environment_yml_asks_for_what_pyproject_asks_for() -> None:
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    from_pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
+    names = [entry for entry in entries if isinstance(entry, str)]
+    names += [entry for entry in from_pip if not entry.startswith("-")]
+    asked = dict(requirement(name) for name in names)
+    for conda_only in ("python", "pip"):
+        asked.pop(conda_only)
+    assert asked == declared()
+
+
+def test_the_lock_file_holds_every_requirement() -> None:
+    locked = set(
+        re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.M)
+    )
+    assert declared().keys() <= locked
+
+
+def test_citation_has_the_version() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+
+
+def test_model_card_describes_the_weights_that_ship(bundled: Encoder) -> None:
+    card = json.loads((ROOT / "styleinv/weights/bundled.json").read_text())
+    assert card["sha256"] == bundled.sha256
+
+
+def test_readme_picture_was_made_with_the_weights_that_ship(bundled: Encoder) -> None:
+    records = json.loads((ROOT / "results/picture.json").read_text())
+    assert {record["asked"]["encoder_sha256"] for record in records} == {bundled.sha256}
