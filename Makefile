@@ -27,12 +27,13 @@ lint: env
 bench: env
 	$(BIN)/python benchmarks/bench.py
 
-# The notebooks, live in JupyterLab on this machine; nothing is asked of other hosts.
-explore: env
-	$(BIN)/jupyter lab --LabApp.news_url=None \
-	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-	  --LabApp.extension_manager=readonly \
-	  --LabApp.default_url='/lab/tree/notebooks/experiments.md?factory=Jupytext%20Notebook'
+# A copy of the notebooks, live in JupyterLab on this machine.
+explore: env _explore/experiments.ipynb
+	$(BIN)/jupyter lab --LabApp.extension_manager=readonly _explore/experiments.ipynb
+
+_explore/%.ipynb: notebooks/%.md
+	mkdir -p _explore
+	$(BIN)/jupytext --to ipynb --output $@ $<
 
 picture: env
 	$(BIN)/python results/make_picture.py
@@ -42,4 +43,4 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build _explore .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,9 @@ apart, a small decoder asks that the image can be painted back from `relu_2_2`. 
 alone the features forget colour and the textures are useless; the reconstruction keeps colour and
 fine structure. Each convolution is followed by batch normalisation, which is folded into it at the
 end: every channel then has a comparable scale, which is what makes the style losses converge fast.
+Last, every channel is rescaled to a mean activation of 1 over training images, as Gatys et al.
+(2015) did with VGG-19: the network's function stays, and a threshold on a loss means about the same
+for both.
 
     python training/train_encoder.py --data FOLDER                        # images, see below
     python training/train_encoder.py --data FOLDER --torchvision-cifar10  # downloads CIFAR-10
@@ -25,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from styleinv.encoder import IMAGENET_MEAN, IMAGENET_STD, STYLEINV, load_encoder
+from styleinv.encoder import IMAGENET_MEAN, IMAGENET_STD, LAYERS, STYLEINV, Encoder, load_encoder
 
 SIZE = 32
 CHANNELS = ((3, 64), (64, 64), (64, 128), (128, 128))
@@ -124,6 +127,28 @@ def fold(model: TwoTasks) -> dict[str, Tensor]:
     return state
 
 
+def normalise_activations(state: dict[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    """Rescale every channel to a mean of 1 over `images`; the next layer undoes it.
+
+    A ReLU keeps positive factors: dividing a channel's weights and bias by its mean activation and
+    multiplying what reads it by the same leaves all later features as they were.
+    """
+    state = dict(state)
+    for index, (layer, key) in enumerate(zip(LAYERS, STYLEINV.conv_keys, strict=True)):
+        encoder = Encoder("in training", STYLEINV, state)
+        sums = torch.stack(
+            [encoder(batch.float() / 255, layer).mean(dim=(0, 2, 3)) for batch in images.split(500)]
+        )
+        mean = sums.mean(dim=0)
+        mean[mean == 0] = 1  # a channel that is never active has no scale
+        state[f"{key}.weight"] = state[f"{key}.weight"] / mean[:, None, None, None]
+        state[f"{key}.bias"] = state[f"{key}.bias"] / mean
+        if index + 1 < len(LAYERS):
+            reader = f"{STYLEINV.conv_keys[index + 1]}.weight"
+            state[reader] = state[reader] * mean[None, :, None, None]
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
 def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
@@ -155,11 +180,13 @@ def train(args: argparse.Namespace) -> None:
         )
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "bundled.safetensors"
-    save_file(fold(model), weights)
+    # Every 25th image: a sample of all classes, which lie one after another.
+    save_file(normalise_activations(fold(model), images[::25]), weights)
     card = {
         "classes": classes,
         "training_images": len(images),
         "test_images": len(test_images),
+        "activation_images": len(images[::25]),
         "epochs": args.epochs,
         "batch": args.batch,
         "learning_rate": args.lr,

@@ -1,0 +1,71 @@
+"""The script that made the bundled encoder: it runs on any folder of images, and folds exactly."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from styleinv import LAYERS, load_encoder
+from styleinv.encoder import STYLEINV, Encoder
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "train_encoder", ROOT / "training" / "train_encoder.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_trains_on_a_folder_of_images(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("apples", "pears"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
+    arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["train_encoder.py", *arguments, "--epochs=1", "--batch=4"])
+    script.main()
+    card = json.loads((tmp_path / "out" / "bundled.json").read_text())
+    assert card["classes"] == ["apples", "pears"]
+    assert card["sha256"] == load_encoder(tmp_path / "out" / "bundled.safetensors").sha256
+
+
+def test_folding_and_rescaling_keep_the_function(script: ModuleType) -> None:
+    """Against the trunk with its batch normalisation, channel by channel up to a factor."""
+    torch.manual_seed(0)
+    model = script.TwoTasks(2)
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
+    model(script.normalise(images))  # running statistics that are not 0 and 1
+    model.eval()
+    folded = script.fold(model)
+    rescaled = Encoder("rescaled", STYLEINV, script.normalise_activations(folded, images))
+    plain = Encoder("folded", STYLEINV, folded)
+    x = script.normalise(images)
+    for index, layer in enumerate(LAYERS):
+        with torch.no_grad():
+            if index == 2:
+                x = F.max_pool2d(x, 2)
+            x = F.relu(model.trunk[index](x))
+        torch.testing.assert_close(plain(images / 255, layer), x, rtol=1e-3, atol=1e-4)
+        ours = rescaled(images / 255, layer)
+        mean = x.mean(dim=(0, 2, 3))
+        alive = (mean > 0).float()
+        torch.testing.assert_close(ours.mean(dim=(0, 2, 3)), alive, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(ours * mean[None, :, None, None], x, rtol=1e-3, atol=1e-4)
