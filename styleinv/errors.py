@@ -1,4 +1,6 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The one exception that is meant for the person at the keyboard, and the commonest checks."""
+
+import numbers
 
 
 class InputError(ValueError):
@@ -7,6 +9,16 @@ class InputError(ValueError):
     The message is one sentence that names the argument and what is allowed. The command
     line prints it without a traceback and exits with code 2.
     """
+
+
+def whole_number(argument: str, value: object, low: int, high: int) -> int:
+    """Return `value` if it is an integer from `low` to `high`, else raise an `InputError`."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or not low <= int(value) <= high:  # type: ignore[call-overload]
+        raise InputError(
+            f"{argument} is {value!r}, but must be a whole number from {low:,} to {high:,}"
+        )
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def one_of(argument: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -17,12 +17,13 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import Voronoi
 
-from styleinv.errors import InputError, one_of
+from styleinv.errors import InputError, one_of, whole_number
 
 Floats = NDArray[np.floating]
 Painter = Callable[[int, float, Floats, np.random.Generator], Floats]
 
-SMALLEST_SIZE = 16
+SMALLEST_SIZE, LARGEST_SIZE = 16, 4096
+LARGEST_SEED = 2**63 - 1
 SMALLEST_STRUCTURE = 2
 
 # Painters work on a canvas this many times finer in each direction; `paint` averages it down.
@@ -411,7 +412,7 @@ def paint(
 
     Args:
         name: A key of `STYLES`.
-        size: Side of the picture in pixels, at least 16.
+        size: Side of the picture in pixels, 16 to 4096.
         structure: The style's known length in pixels (see `Style.structure_meaning`), from 2 to
             `size`; the style's own, or `size` if that is smaller, if None.
         palette: Two or more colours "#rrggbb", ordered as in `Style`; the style's own if None.
@@ -421,20 +422,14 @@ def paint(
         InputError: An argument is outside of what is allowed above.
     """
     style = STYLES[one_of("name", name, tuple(STYLES))]
-    _check_integer("size", size, SMALLEST_SIZE)
-    _check_integer("seed", seed, 0)
+    whole_number("size", size, SMALLEST_SIZE, LARGEST_SIZE)
+    whole_number("seed", seed, 0, LARGEST_SEED)
     default = min(style.structure, size)
     length = _checked_structure(default if structure is None else structure, size)
     colours = _parsed_palette(style.palette if palette is None else palette)
     fine = style.painter(size, length, colours, np.random.default_rng(seed))
     picture = fine.reshape(size, FINENESS, size, FINENESS, 3).mean(axis=(1, 3))
     return np.asarray(picture.clip(0, 1), dtype=np.float32)
-
-
-def _check_integer(argument: str, value: int, smallest: int) -> None:
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_integer or value < smallest:
-        raise InputError(f"{argument} is {value!r}, but must be an integer of at least {smallest}")
 
 
 def _checked_structure(structure: float, size: int) -> float:

@@ -14,11 +14,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from styleinv import gallery
-from styleinv.errors import InputError, one_of
+from styleinv.errors import InputError, one_of, whole_number
 
-# relu_2_2 sees the image at half its size, and reflect padding needs a few pixels to reflect.
-MIN_SIZE = 16
-MAX_SIZE = 4096
+MIN_SIZE, MAX_SIZE = gallery.SMALLEST_SIZE, gallery.LARGEST_SIZE
 
 Fit = Literal["crop", "keep"]
 BUNDLED, SCIKIT_IMAGE = "bundled:", "skimage:"
@@ -40,8 +38,7 @@ def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor
     Raises:
         InputError: the source is missing, not an image, or smaller than 16 pixels.
     """
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise InputError(f"size is {size}, but must be from {MIN_SIZE} to {MAX_SIZE} pixels")
+    whole_number("size", size, MIN_SIZE, MAX_SIZE)
     one_of("fit", fit, ("crop", "keep"))
     text = str(source)
     if text.startswith(BUNDLED):
@@ -73,9 +70,14 @@ def short_name(source: str | Path) -> str:
     return Path(text).stem
 
 
-def save_png(image: Tensor, path: Path) -> None:
+def save_png(image: Tensor, path: str | Path) -> None:
     """Write (3, H, W) in [0, 1] as an 8-bit PNG; the file appears whole or not at all."""
-    write_atomically(path, lambda part: Image.fromarray(to_uint8(image)).save(part, format="PNG"))
+    write_png(to_uint8(image), Path(path))
+
+
+def write_png(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write (H, W, 3) in 0 to 255 as a PNG; the file appears whole or not at all."""
+    write_atomically(path, lambda part: Image.fromarray(pixels).save(part, format="PNG"))
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:
@@ -90,18 +92,18 @@ def _to_tensor(pixels: NDArray[np.float32]) -> Tensor:
 
 
 def _resize(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
-    """Bilinear with antialiasing, the resampling that torchvision's `Resize` has by default."""
-    scale = size / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
+    """Pixel for pixel torchvision's `Resize` (bilinear, antialiased) and `CenterCrop`."""
+    shorter = min(picture.size)
+    width, height = (int(size * side / shorter) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     if fit == "keep":
         return picture
-    left, top = (width - size) // 2, (height - size) // 2
+    left, top = round((width - size) / 2), round((height - size) / 2)
     return picture.crop((left, top, left + size, top + size))
 
 
 def _open(path: Path) -> Image.Image:
-    if not path.is_file():
+    if not os.path.isfile(path):
         known = ", ".join(f"{BUNDLED}{name}" for name in gallery.STYLES)
         raise InputError(f"image {str(path)!r} is not an existing file (or one of: {known})")
     try:
@@ -122,8 +124,11 @@ def _open(path: Path) -> Image.Image:
 
 def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
     """Grey, palette, CMYK, 16-bit and transparent pictures as 8-bit RGB."""
-    if picture.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8)).convert("RGB")
+    if picture.mode.startswith(("I", "F")):  # Pillow's own conversion would clip these at 255
+        deep = np.asarray(picture)
+        if picture.mode == "F" or deep.min() < 0 or deep.max() > 65535:
+            raise InputError(f"image {str(path)!r} must have 8 or 16 bits per channel")
+        return Image.fromarray((deep / 257).round().astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         warnings.warn(f"{path}: its transparent parts are composited on white", stacklevel=4)
         picture = picture.convert("RGBA")
@@ -151,5 +156,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(part)
         part.chmod(0o644)
         os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"file {str(path)!r} cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)

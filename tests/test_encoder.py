@@ -15,7 +15,7 @@ from scipy.signal import correlate2d
 from torch import Tensor
 
 from styleinv import LAYERS, InputError, encoder, load_encoder
-from styleinv.encoder import CHANNELS, IMAGENET_MEAN, IMAGENET_STD
+from styleinv.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 State = dict[str, Tensor]
 
@@ -46,8 +46,9 @@ def images(generator: torch.Generator) -> Tensor:
 
 
 def test_shapes(bundled: encoder.Encoder, images: Tensor) -> None:
-    for layer, (h, w) in zip(LAYERS, [(17, 22), (17, 22), (8, 11), (8, 11)], strict=True):
-        assert bundled(images, layer).shape == (2, CHANNELS[layer], h, w)
+    expected = [(64, 17, 22), (64, 17, 22), (128, 8, 11), (128, 8, 11)]
+    for layer, shape in zip(LAYERS, expected, strict=True):
+        assert bundled(images, layer).shape == (2, *shape)
     assert sum(p.numel() for p in bundled.parameters()) == 260_160
 
 
@@ -161,6 +162,11 @@ class TestDownload:
             load_encoder("vgg19")
         assert not list((served / "cache").iterdir())
 
+    def test_a_cache_that_cannot_be_made(self, served: Path) -> None:
+        (served / "cache").write_text("a file where the folder should be")
+        with pytest.raises(InputError, match="cannot be made"):
+            load_encoder("vgg19")
+
     def test_unreachable_names_the_alternatives(self, served: Path) -> None:
         (served / "served.pth").unlink()
         with pytest.raises(InputError, match="'bundled', 'random' or the path"):
@@ -179,7 +185,7 @@ class _Payload:
 
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     with (tmp_path / "evil.pth").open("wb") as file:
-        pickle.dump({"features.0.weight": _Payload(tmp_path / "ran")}, file)
+        pickle.dump({"features.0.weight": _Payload(tmp_path / "ran")}, file, protocol=2)
     with pytest.raises(InputError, match="plain tensors"):
         load_encoder(tmp_path / "evil.pth")
     assert not (tmp_path / "ran").exists()
@@ -221,6 +227,6 @@ def test_refuses_an_unknown_layer_and_an_absent_device(
     with pytest.raises(InputError, match=r"layer is 'relu_9_9'.*relu_1_1"):
         bundled(images, "relu_9_9")
     absent = "cuda:99" if torch.cuda.is_available() else "cuda"
-    for device in (absent, "quantum"):
+    for device in (absent, "quantum", "meta"):
         with pytest.raises(InputError, match=f"device is '{device}'"):
             load_encoder("bundled", device=device)

@@ -62,7 +62,7 @@ def test_photographs_are_at_hand(name: str) -> None:
     ("arguments", "match"),
     [
         ({"size": 8}, "size is 8"),
-        ({"size": 64.0}, "size is 64.0"),
+        ({"size": 64.0}, "size is 64.0, but must be a whole number"),
         ({"structure": 1}, "structure is 1, but"),
         ({"structure": 65}, "structure is 65"),
         ({"palette": ["#000000"]}, "at least 2"),

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
+from torchvision.transforms import v2
 
 from styleinv import InputError, load_style, save_png
 from styleinv.images import short_name, to_uint8
@@ -45,11 +46,12 @@ def test_shorter_side_is_resized_and_the_centre_cut_out(tmp_path: Path) -> None:
     assert (kept[2, :, -1] == 1).all()
 
 
-def test_resampling_is_torchvisions_default(pixels: np.ndarray, tmp_path: Path) -> None:
-    from torchvision.transforms import v2
-
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = v2.functional.pil_to_tensor(v2.Resize(20)(Image.fromarray(pixels))) / 255
+@pytest.mark.parametrize("shape", [(32, 32), (40, 49), (49, 40), (33, 101), (64, 27)])
+def test_resize_and_crop_are_torchvisions(shape: tuple[int, int], tmp_path: Path) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    theirs = v2.Compose([v2.Resize(20), v2.CenterCrop(20), v2.PILToTensor()])
+    expected = theirs(Image.fromarray(noise)) / 255
     assert torch.equal(load_style(tmp_path / "a.png", 20), expected)
 
 
@@ -128,6 +130,20 @@ class TestRefuses:
         with pytest.raises(InputError, match="damaged"):
             load_style(tmp_path / "a.png")
 
+    def test_floating_point_pixels(self, tmp_path: Path) -> None:
+        Image.fromarray(np.ones((32, 32), np.float32)).save(tmp_path / "float.tif")
+        with pytest.raises(InputError, match="8 or 16 bits"):
+            load_style(tmp_path / "float.tif")
+
+    def test_a_name_no_file_system_takes(self) -> None:
+        with pytest.raises(InputError, match="not an existing file"):
+            load_style(300 * "x" + ".png")
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match="cannot be written"):
+            save_png(torch.zeros(3, 16, 16), str(tmp_path / "file" / "a.png"))
+
     def test_too_small(self, tmp_path: Path) -> None:
         Image.new("RGB", (5000, 1)).save(tmp_path / "line.png")
         with pytest.raises(InputError, match=r"5000 x 1 pixels.*16 or more"):
@@ -135,7 +151,9 @@ class TestRefuses:
 
     @pytest.mark.parametrize("size", [-1, 3, 15, 4097])
     def test_size(self, size: int) -> None:
-        with pytest.raises(InputError, match=f"size is {size}, but must be from 16 to 4096"):
+        with pytest.raises(
+            InputError, match=f"size is {size}, but must be a whole number from 16 to 4,096"
+        ):
             load_style("bundled:mosaic", size)
 
     @pytest.mark.parametrize("name", ["bundled:cubism", "skimage:mona_lisa"])
