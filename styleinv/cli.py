@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -62,8 +62,9 @@ def invert(
     protocol: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(PROTOCOLS)}. `chapter` and `released` are Adam with up to 400,000 "
-            "iterations: hours on a CPU."
+            help=f"{', '.join(PROTOCOLS)}. `chapter` and `released` are Adam with up to 850,000 "
+            "iterations: days on a CPU. The MMD as printed can turn negative, and `chapter` then "
+            "stops, below theta."
         ),
     ] = "fast",
     seed: Annotated[
@@ -74,9 +75,9 @@ def invert(
         str, typer.Option(help="crop (to the central square) or keep (the aspect ratio).")
     ] = "crop",
     iterations: Annotated[
-        int | None, typer.Option(help="Replace the protocol's budget; no extra rounds then.")
+        int | None, typer.Option(help="Replace the protocol's budget and drop its extra rounds.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps; never changed silently.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps; no silent fallback.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the PNG and its JSON record.")] = Path(
         "out"
     ),
@@ -95,7 +96,7 @@ def invert(
         protocol=protocol,
         seed=seed,
         size=size,
-        fit=_fit(fit),
+        fit=cast(Fit, fit),  # `load_style` checks it
         iterations=iterations,
         device=device,
     )
@@ -109,17 +110,18 @@ def invert(
             return asked_to()
 
         inversion = task.run(callback)
-    record = store.save(inversion, out)
+        show(inversion.evaluations if by_evaluations else inversion.iterations, inversion.loss)
+    record = store.save(store.run_of(inversion), out)
     print(record.with_suffix(".png"))
     print(record)
     console.print(
-        f"loss {inversion.loss:.3g} after {inversion.iterations} iterations "
-        f"({inversion.evaluations} evaluations), {inversion.seconds:.1f} s; "
+        f"loss {inversion.loss:.3g}, iterations {inversion.iterations}, "
+        f"evaluations {inversion.evaluations}, {inversion.seconds:.1f} s; "
         f"stopped by: {inversion.stop_reason}",
         highlight=False,
     )
-    if inversion.stop_reason == "stopped":
-        raise typer.Exit(130)
+    exit_code = {"stopped": 130, "not finite": 1}.get(inversion.stop_reason, 0)
+    raise typer.Exit(exit_code)
 
 
 @app.command()
@@ -152,7 +154,7 @@ def book(
 def styles() -> None:
     """List the style images that need no file."""
     for name, style in gallery.STYLES.items():
-        print(f"{BUNDLED}{name:20} {style.title}")
+        print(f"{BUNDLED}{name:20} {style.description}")
     for name, credit in gallery.SCIKIT_IMAGE.items():
         print(f"{SCIKIT_IMAGE}{name:20} {credit}")
 
@@ -166,16 +168,11 @@ def encoders() -> None:
     print("FILE      .safetensors or .pth: torchvision's key names, or AdaIN's vgg_normalised")
 
 
-def _fit(fit: str) -> Fit:
-    if fit not in ("crop", "keep"):
-        raise InputError(f"fit is {fit!r}, but must be one of: crop, keep")
-    return fit  # type: ignore[return-value]
-
-
 def _check_writable(folder: Path) -> None:
     """Refuse before the long run what would fail after it."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    absolute = folder.absolute()
+    existing = next(path for path in (absolute, *absolute.parents) if os.path.exists(path))
+    if not os.path.isdir(existing) or not os.access(existing, os.W_OK):
         raise InputError(f"out is {str(folder)!r}, but must be a folder that can be written")
 
 
@@ -183,7 +180,7 @@ def _check_writable(folder: Path) -> None:
 def _progress(label: str, total: int) -> Iterator[Callable[[int, float], None]]:
     """A bar with the loss and the time left to the end of the budget (theta may come earlier)."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}  loss {task.fields[loss]:.2e}"),
         TimeElapsedColumn(),
@@ -217,7 +214,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def _print_notice(message: Warning | str, *_: object, **__: object) -> None:
-    console.print(f"Note: {message}", highlight=False, soft_wrap=True)
+    console.print(f"Note: {message}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

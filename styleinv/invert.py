@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from styleinv.encoder import LAYERS, Encoder, load_encoder
-from styleinv.errors import InputError, one_of
+from styleinv.errors import InputError, one_of, whole_number
+from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, Fit, load_style, short_name
 from styleinv.losses import LOSSES, make_loss
 from styleinv.optim import Iterate, Minimum, Monitor, TracePoint, minimise
@@ -47,6 +48,7 @@ class Task:
             "loss": self.loss,
             "encoder": self.encoder.name,
             "encoder_sha256": self.encoder.sha256,
+            "device": self.encoder.device.type,
             "dtype": str(self.encoder.dtype).removeprefix("torch."),
             "seed": self.seed,
             "protocol": self.protocol.settings(self.loss, self.layer),
@@ -63,7 +65,7 @@ class Task:
             noise_image(target, protocol, self.seed),
             protocol,
             protocol.budget(self.loss, self.layer),
-            Monitor(protocol.theta, protocol.weight(self.loss), callback),
+            Monitor(protocol.theta_of(self.loss), protocol.weight(self.loss), callback),
         )
         return Inversion(self, minimum)
 
@@ -180,8 +182,7 @@ def plan(
     if iterations is not None:
         chosen = chosen.limited_to(iterations)
     seed = chosen.default_seed if seed is None else seed
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed is {seed}, but must be 0 or greater and below 2**63")
+    whole_number("seed", seed, 0, LARGEST_SEED)
     if isinstance(style, Tensor):
         image, name = _checked_tensor(style, size), "tensor"
     else:

@@ -106,8 +106,9 @@ class MomentLoss(StyleLoss):
     L = 1/c sum_{i=1..N} psi_i sum_j (M_i(F_j(s)) - M_i(F_j(n)))^2 with
     psi_i = min{1, 1 / mean_j M_i(F_j(s))} and M_i as in `moments`. Both conventions agree.
 
-    A negative mean, which only the skewness can have, makes the printed psi_i negative and the
-    loss unbounded below. The rule for it (`negative_psi`):
+    A negative mean (behind a ReLU only the skewness can have one) makes the printed psi_i negative
+    and the loss unbounded below, in the chapter as in the released code. The rule for it
+    (`negative_psi`), by default a deviation from both:
 
     * ``"absolute"`` (default): psi_i = min{1, 1 / |mean_j M_i(F_j(s))|}, equal to the printed
       weight wherever that is positive and never negative;

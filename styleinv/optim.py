@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from styleinv.errors import InputError
 from styleinv.protocol import Protocol
 
 Objective = Callable[[Tensor], Tensor]
@@ -26,7 +27,8 @@ Objective = Callable[[Tensor], Tensor]
 class Iterate:
     """What a callback sees: the image after `iteration` steps and its style loss.
 
-    `image` is (3, H, W) in [0, 1] and shares memory with the optimiser: copy it to keep it.
+    For L-BFGS-B it is the best image evaluated so far. `image` is (3, H, W) in [0, 1] and shares
+    memory with the optimiser: copy it to keep it.
     """
 
     iteration: int
@@ -66,16 +68,29 @@ class Monitor:
     Stop reasons: ``theta`` (weight x loss fell below theta), ``budget`` (all iterations used up),
     ``stopped`` (the callback returned True), ``not finite`` (loss became NaN or infinite; the
     image is the last one with a finite loss), ``stalled`` (no step lowers the loss any more).
+    A loss that can be negative, which only the MMD as printed can, passes theta by becoming so.
     """
 
-    theta: float
+    theta: float | None
     weight: float = 1.0
     callback: Callable[[Iterate], object] | None = None
     trace: list[TracePoint] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
-    def reached_theta(self, loss: float) -> bool:
-        return self.weight * loss < self.theta
+    def passed_theta(self, loss: float) -> bool:
+        return self.theta is not None and self.weight * loss < self.theta
+
+    def is_finite(self, loss: float, evaluations: int) -> bool:
+        """Whether a loss is a number. If the first one is not, there is no image to return.
+
+        Raises:
+            InputError: the loss of the start image is NaN or infinite.
+        """
+        if evaluations == 1 and not math.isfinite(loss):
+            raise InputError(
+                f"the loss of the noise image is {loss}; the encoder's activations must be smaller"
+            )
+        return math.isfinite(loss)
 
     def see(self, iteration: int, evaluations: int, loss: float, image: Tensor) -> str | None:
         """Note an iterate; returns the reason to stop, or None to go on."""
@@ -86,7 +101,7 @@ class Monitor:
             iterate = Iterate(iteration, evaluations, loss, seconds, image.detach()[0])
             if self.callback(iterate) is True:
                 return "stopped"
-        return "theta" if self.reached_theta(loss) else None
+        return "theta" if self.passed_theta(loss) else None
 
     def finish(
         self, iteration: int, evaluations: int, loss: float, image: Tensor, reason: str
@@ -133,7 +148,7 @@ def adam(
             image.clamp_(0, 1)
         loss = objective(image)
         value = loss.item()
-        if not math.isfinite(value):
+        if not monitor.is_finite(value, iteration + 1):
             return monitor.finish(iteration, iteration + 1, last_loss, last_finite, "not finite")
         reason = monitor.see(iteration, iteration + 1, value, image)
         if reason is None and iteration == limit:
@@ -173,13 +188,13 @@ def l_bfgs_b(
         (gradient,) = torch.autograd.grad(monitor.weight * loss, image)
         value = loss.item()
         evaluations += 1
-        if not math.isfinite(value):
+        if not monitor.is_finite(value, evaluations):
             raise _Halt("not finite")
         if value < best_loss:
             best, best_loss = image.detach(), value
         if evaluations == 1:
             _halt_if(monitor.see(iteration, evaluations, value, image))
-        _halt_if("theta" if monitor.reached_theta(value) else None)
+        _halt_if("theta" if monitor.passed_theta(value) else None)
         _halt_if("budget" if evaluations >= budget else None)
         return monitor.weight * value, gradient.cpu().double().numpy().ravel()
 

@@ -3,11 +3,16 @@
 * ``chapter``: section 1.3 as printed. Adam, learning rate 1e-3; stop when the loss falls below
   theta = 1e-5; if it is still above theta at the end, up to 240 rounds of 1000 more iterations.
 * ``released``: the same as the author's published code has it: other noise, budgets and theta,
-  the losses scaled, its fault of naming (which made the losses compare the wrong layers) mended.
+  the losses scaled.
 * ``fast``: SciPy's L-BFGS-B with the pixel bounds [0, 1]; the default for readers.
 
-Where the chapter is silent, ``chapter`` starts from uniform noise in [0, 1) and clamps the image to
-[0, 1] before every evaluation, as the released code does.
+Deviations, on purpose. Where the chapter is silent, ``chapter`` starts from uniform noise in
+[0, 1) and clamps the image to [0, 1] before every evaluation, as the released code does.
+``released`` mends the code's fault of naming, which made losses compare the wrong layers. Both keep
+the moment loss bounded where psi would be negative (`styleinv.losses.MomentLoss`).
+
+The MMD as printed is a signed sum. Under ``chapter`` it passes theta by becoming negative, often
+after few iterations; ``fast`` therefore runs it through its whole budget.
 """
 
 import dataclasses
@@ -16,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from styleinv.encoder import LAYERS
-from styleinv.errors import InputError, one_of
+from styleinv.errors import one_of, whole_number
 from styleinv.losses import LOSSES, Convention
 
 # Table 1.1, as printed.
@@ -39,6 +44,8 @@ RELEASED_ITERATIONS: Mapping[str, Mapping[str, int]] = {
     "moment-4": dict(zip(LAYERS, (80_000, 160_000, 240_000, 320_000), strict=True)),
 }
 
+MOST_ITERATIONS = 10**9
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -52,6 +59,7 @@ class Protocol:
         default_seed: the seed that the source uses.
         budgets: iterations per loss and layer; for L-BFGS-B, evaluations of loss and gradient.
         theta: stop as soon as weight x loss is below it.
+        without_theta: losses that theta does not stop.
         weights: factor on each loss, which the optimiser and theta see but the reported loss not.
         extra_rounds, extra_iterations: at the end of the budget, while weight x loss is above
             `extra_above`, so many rounds of so many further iterations.
@@ -67,6 +75,7 @@ class Protocol:
     budgets: Mapping[str, Mapping[str, int]]
     theta: float
     weights: Mapping[str, float]
+    without_theta: tuple[str, ...] = ()
     extra_rounds: int = 0
     extra_iterations: int = 1000
     extra_above: float = 0.0
@@ -77,6 +86,10 @@ class Protocol:
     def budget(self, loss: str, layer: str) -> int:
         """Iterations (L-BFGS-B: evaluations) before the extra rounds."""
         return self.budgets[loss][layer]
+
+    def theta_of(self, loss: str) -> float | None:
+        """Theta, or None for a loss that it does not stop."""
+        return None if loss in self.without_theta else self.theta
 
     def weight(self, loss: str) -> float:
         return self.weights.get(loss, 1.0)
@@ -89,7 +102,7 @@ class Protocol:
             "method": self.method,
             "noise": self.noise,
             "budget": self.budget(loss, layer),
-            "theta": self.theta,
+            "theta": self.theta_of(loss),
             "weight": self.weight(loss),
         }
         if self.method == "l-bfgs-b":
@@ -105,8 +118,7 @@ class Protocol:
 
     def limited_to(self, iterations: int) -> "Protocol":
         """This protocol with the same budget for every cell and no extra rounds."""
-        if iterations < 1:
-            raise InputError(f"iterations is {iterations}, but must be 1 or more")
+        whole_number("iterations", iterations, 1, MOST_ITERATIONS)
         flat = {loss: dict.fromkeys(LAYERS, iterations) for loss in LOSSES}
         return dataclasses.replace(self, budgets=flat, extra_rounds=0)
 
@@ -146,6 +158,7 @@ FAST = Protocol(
     budgets={loss: dict.fromkeys(LAYERS, 400) for loss in LOSSES},
     theta=1e-5,
     weights={},
+    without_theta=("mmd",),
 )
 
 PROTOCOLS = {protocol.name: protocol for protocol in (CHAPTER, RELEASED, FAST)}

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from styleinv.images import save_png, to_uint8, write_atomically
+from styleinv.images import to_uint8, write_atomically, write_png
 from styleinv.invert import Inversion, Task
 from styleinv.version import __version__
 
@@ -38,7 +39,7 @@ def address(asked: dict[str, Any]) -> str:
 
 def code_sha256() -> str:
     """SHA-256 of the code that computes: runs kept from other code are not taken up again."""
-    digest = hashlib.sha256(torch.__version__.encode())
+    digest = hashlib.sha256(f"{torch.__version__} {scipy.__version__}".encode())
     for room in COMPUTING_ROOMS:
         digest.update((Path(__file__).parent / f"{room}.py").read_bytes())
     return digest.hexdigest()
@@ -74,34 +75,34 @@ def run_of(inversion: Inversion) -> Run:
     return Run(record, image)
 
 
-def save(inversion: Inversion, folder: Path) -> Path:
+def save(run: Run, folder: str | Path) -> Path:
     """Write image and record into `folder`; returns the record's path, the image's is `.png`.
 
     The record comes last, so that a record always has its image.
     """
-    path = folder / file_name(inversion.task)
-    save_png(inversion.image, path.with_suffix(".png"))
-    text = json.dumps(run_of(inversion).record, indent=1) + "\n"
+    path = Path(folder) / _file_name(run.record["style"], run.record["asked"])
+    write_png(run.image, path.with_suffix(".png"))
+    text = json.dumps(run.record, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(text))
     return path
 
 
-def file_name(task: Task) -> str:
+def _file_name(style: str, asked: dict[str, Any]) -> str:
     """The record's file name: readable in front, the address's first digits behind."""
-    return (
-        f"{task.style_name}-{task.layer}-{task.loss}-seed{task.seed}"
-        f"-{address(task.asked())[:8]}.json"
-    )
+    cell = f"{asked['layer']}-{asked['loss']}-seed{asked['seed']}"
+    # File systems allow 255 bytes; a character can take four of them.
+    return f"{style[:40]}-{cell}-{address(asked)[:8]}.json"
 
 
-def find(task: Task, folder: Path) -> Run | None:
+def find(task: Task, folder: str | Path) -> Run | None:
     """The saved run of a task, or None if there is none or it is not what was written."""
-    path = folder / file_name(task)
+    asked = task.asked()
+    path = Path(folder) / _file_name(task.style_name, asked)
     try:
         record = json.loads(path.read_text())
         with Image.open(path.with_suffix(".png")) as picture:
             image = np.asarray(picture.convert("RGB"))
-        intact = record["address"] == address(task.asked()) and record["result"][
+        intact = record["address"] == address(asked) and record["result"][
             "pixels_sha256"
         ] == _pixels_sha256(image)
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from styleinv import store
 from styleinv.encoder import LAYERS, Encoder, load_encoder
-from styleinv.errors import one_of
+from styleinv.errors import InputError, one_of
 from styleinv.invert import Task, plan
 from styleinv.losses import LOSSES
 from styleinv.protocol import Protocol
@@ -20,7 +20,7 @@ def sweep(
     *,
     layers: Sequence[str],
     losses: Sequence[str],
-    folder: Path,
+    folder: str | Path,
     encoder: str | Path | Encoder = "bundled",
     protocol: str | Protocol = "fast",
     seed: int | None = None,
@@ -41,6 +41,9 @@ def sweep(
     Returns:
         the runs by (style as given, layer, loss).
     """
+    for name, values in (("styles", styles), ("layers", layers), ("losses", losses)):
+        if not values:
+            raise InputError(f"{name} is empty, but must name at least one")
     for layer in layers:
         one_of("layers", layer, LAYERS)
     for loss in losses:
@@ -53,7 +56,7 @@ def sweep(
         for layer in layers:
             for loss in losses:
                 tasks[str(style), layer, loss] = replace(task, layer=layer, loss=loss)
-    kept = folder / store.code_sha256()[:12]
+    kept = Path(folder) / store.code_sha256()[:12]
     runs: dict[Key, Run] = {}
     for number, (key, task) in enumerate(tasks.items(), start=1):
         runs[key] = _run(task, kept, f"[{number}/{len(tasks)}] {task.style_name}", report)
@@ -66,9 +69,10 @@ def _run(task: Task, folder: Path, label: str, report: Callable[[str], object]) 
         report(f"{label} {task.layer} {task.loss}: kept from an earlier run")
         return found
     inversion = task.run()
-    store.save(inversion, folder)
+    run = store.run_of(inversion)
+    store.save(run, folder)
     report(
         f"{label} {task.layer} {task.loss}: loss {inversion.loss:.2g} after "
         f"{inversion.evaluations} evaluations, {inversion.seconds:.1f} s, {inversion.stop_reason}"
     )
-    return store.run_of(inversion)
+    return run

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from styleinv import __version__, cli
+from tests.conftest import ROOT
 
 PROGRAM = Path(sys.executable).with_name("styleinv")
 
@@ -37,6 +39,8 @@ def test_invert_writes_picture_and_record(picture: Path, tmp_path: Path) -> None
         assert (image.size, image.mode) == ((32, 32), "RGB")
     asked = json.loads(record.read_text())["asked"]
     assert (asked["layer"], asked["loss"], asked["seed"]) == ("relu_2_1", "gram", 0)
+    assert "5/5" in done.stderr
+    assert f"loss {json.loads(record.read_text())['result']['loss']:.2e}" in done.stderr
     assert "stopped by: budget" in done.stderr
 
 
@@ -49,8 +53,7 @@ def test_ctrl_c_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    # Nothing is drawn into a pipe: give the run time to start iterating.
-    time.sleep(6)
+    time.sleep(6)  # time to start; a signal before that ends the program without a file
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -65,7 +68,7 @@ def test_ctrl_c_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
         (["absent.jpg"], "image 'absent.jpg' is not an existing file"),
         (["PICTURE", "--layer", "relu_9_9"], "layer is 'relu_9_9', but must be one of: relu_1_1"),
         (["PICTURE", "--loss", "moment-7"], "loss is 'moment-7', but must be one of: gram"),
-        (["PICTURE", "--size", "3"], "size is 3, but must be from 16 to 4096 pixels"),
+        (["PICTURE", "--size", "3"], "size is 3, but must be a whole number from 16 to 4,096"),
         (["PICTURE", "--size", "large"], "'--size': Input should be a valid integer"),
         (["PICTURE", "--protocol", "slow"], "protocol is 'slow'"),
         (["PICTURE", "--encoder", "absent.pth"], "encoder 'absent.pth' is neither"),
@@ -98,6 +101,43 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert sentence in printed.err
     assert len(printed.err.strip().splitlines()) == 1
     assert os.listdir(tmp_path) == [picture.name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--parameters-file", "absent.yml"], "parameters-file 'absent.yml' cannot be read"),
+        (["-p", "size"], "parameter is 'size', but must be NAME=VALUE"),
+        (["-p", "size=abc"], "parameter 'size' is 'abc', but must be a whole number"),
+        (["-p", "seed=x"], "parameter 'seed' is 'x', but must be a whole number"),
+        (["-p", "encoder=3"], "parameter 'encoder' is 3, but must be a text"),
+        (["-p", "styles="], "parameter 'styles' is None, but must be a list of names"),
+        (["-p", "styles=[]"], "parameter 'styles' is [], but must be a list of names"),
+        (["-p", "styles=[1, 2]"], "must be a list of names"),
+        (["-p", "styles=absent.jpg"], "image 'absent.jpg' is not an existing file"),
+        (["-p", "colour=red"], "parameter 'colour' is unknown"),
+    ],
+)
+def test_bad_parameters_of_the_book(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["styleinv", "book", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("Error: ")
+    assert sentence in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_help_is_worth_reading(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An inversion from end to end: what it finds, what it reports, and that it is repeatable."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import styleinv
 from styleinv import InputError, invert, load_style, store
-from styleinv.encoder import Encoder
+from styleinv.encoder import BUNDLED_WEIGHTS, STYLEINV, Encoder
 from styleinv.invert import noise_image, plan
-from styleinv.losses import GramLoss
+from styleinv.losses import GramLoss, make_loss
 from styleinv.protocol import CHAPTER, RELEASED
 
 SIZE = 32
@@ -33,6 +35,60 @@ def test_the_statistic_is_matched(
     assert result.image.shape == style.shape
     assert result.image.min() >= 0
     assert result.image.max() <= 1
+
+
+@pytest.mark.parametrize("loss", styleinv.LOSSES)
+@pytest.mark.parametrize("name", styleinv.PROTOCOLS)
+def test_starts_as_the_protocol_says(
+    style: torch.Tensor, bundled: Encoder, name: str, loss: str
+) -> None:
+    """Its convention of the loss, its seed, its noise, clamped to the bounds."""
+    protocol = styleinv.PROTOCOLS[name]
+    convention = "released" if name == "released" else "chapter"
+    start = noise_image(style[None], protocol, 13 if name == "released" else 0).clamp(0, 1)
+    criterion = make_loss(loss, bundled(style[None], "relu_1_1"), convention)
+    expected = criterion(bundled(start, "relu_1_1")).item()
+    result = invert(
+        style, layer="relu_1_1", loss=loss, encoder=bundled, protocol=name, iterations=1
+    )
+    assert result.trace[0].loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_released_theta_is_on_the_weighted_loss(style: torch.Tensor, bundled: Encoder) -> None:
+    """Theta just above 100 times the loss at the start: no step is made."""
+    first = invert(style, encoder=bundled, protocol="released", iterations=1).trace[0].loss
+    for theta, steps in ((101 * first, 0), (99 * first, 1)):
+        protocol = dataclasses.replace(styleinv.PROTOCOLS["released"].limited_to(1), theta=theta)
+        assert invert(style, encoder=bundled, protocol=protocol).iterations == steps
+
+
+def test_signed_mmd_turns_negative(style: torch.Tensor, bundled: Encoder) -> None:
+    """As printed it passes theta that way under `chapter`; `fast` goes on to its budget."""
+    arguments = {"layer": "relu_1_1", "loss": "mmd", "encoder": bundled, "iterations": 40}
+    assert invert(style, protocol="fast", **arguments).loss < -1
+    assert invert(style, protocol="fast", **arguments).stop_reason == "budget"
+    low = dataclasses.replace(styleinv.PROTOCOLS["chapter"], learning_rate=0.1)
+    stopped = invert(style, protocol=low, **arguments)
+    assert stopped.stop_reason == "theta"
+    assert stopped.loss < 0
+
+
+def test_a_picture_that_is_not_square(bundled: Encoder, tmp_path: Path) -> None:
+    result = invert("skimage:coffee", size=SIZE, fit="keep", encoder=bundled, iterations=2)
+    assert result.image.shape == (3, 32, 48)
+    styleinv.save_png(result.image, str(tmp_path / "wide.png"))
+    with Image.open(tmp_path / "wide.png") as picture:
+        assert picture.size == (48, 32)
+
+
+def test_activations_beyond_all_numbers(style: torch.Tensor, bundled: Encoder) -> None:
+    loud = Encoder(
+        "loud",
+        STYLEINV,
+        {name: 1e9 * value for name, value in load_file(BUNDLED_WEIGHTS).items()},
+    )
+    with pytest.raises(InputError, match="the loss of the noise image is"):
+        invert(style, encoder=loud)
 
 
 def test_the_reported_loss_is_that_of_the_image(style: torch.Tensor, bundled: Encoder) -> None:
@@ -80,7 +136,7 @@ def test_record_says_what_made_the_picture(
 ) -> None:
     task = plan("bundled:mosaic", size=SIZE, encoder=bundled, seed=3, iterations=9)
     result = task.run()
-    path = store.save(result, tmp_path)
+    path = store.save(store.run_of(result), tmp_path)
     record = json.loads(path.read_text())
     assert record["style"] == "mosaic"
     assert record["asked"]["encoder_sha256"] == bundled.sha256
@@ -96,13 +152,13 @@ def test_record_says_what_made_the_picture(
 
 def test_an_altered_image_or_record_is_not_taken_up(bundled: Encoder, tmp_path: Path) -> None:
     task = plan("bundled:mosaic", size=SIZE, encoder=bundled, iterations=2)
-    path = store.save(task.run(), tmp_path)
+    path = store.save(store.run_of(task.run()), tmp_path)
     with Image.open(path.with_suffix(".png")) as picture:
         changed = np.array(picture)
     changed[0, 0, 0] ^= 1
     Image.fromarray(changed).save(path.with_suffix(".png"))
     assert store.find(task, tmp_path) is None
-    store.save(task.run(), tmp_path)
+    store.save(store.run_of(task.run()), tmp_path)
     assert store.find(task, tmp_path) is not None
     path.write_text(path.read_text()[:100])
     assert store.find(task, tmp_path) is None
@@ -136,6 +192,13 @@ def test_sweep_computes_each_run_once(bundled: Encoder, tmp_path: Path) -> None:
         assert np.array_equal(second[key].image, run.image)
 
 
+@pytest.mark.parametrize("empty", ["styles", "layers", "losses"])
+def test_sweep_refuses_nothing_to_do(bundled: Encoder, tmp_path: Path, empty: str) -> None:
+    grid = {"styles": ["bundled:mosaic"], "layers": ["relu_1_1"], "losses": ["gram"], empty: []}
+    with pytest.raises(InputError, match=f"{empty} is empty"):
+        styleinv.sweep(**grid, encoder=bundled, folder=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -143,6 +206,8 @@ def test_sweep_computes_each_run_once(bundled: Encoder, tmp_path: Path) -> None:
         ({"loss": "moment-7"}, "loss is 'moment-7'"),
         ({"protocol": "slow"}, "protocol is 'slow'"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"iterations": 2.5}, "iterations is 2.5"),
         ({"iterations": 0}, "iterations is 0"),
         ({"size": 64}, "size is 64, but the style tensor's"),
         ({"style": torch.zeros(1, 3, 32, 32)}, r"must be \(3, H, W\)"),

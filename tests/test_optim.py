@@ -191,7 +191,7 @@ def test_trace_is_log_spaced_and_ends_at_the_end() -> None:
 def test_refuses() -> None:
     with pytest.raises(InputError, match=r"protocol is 'slow'.*chapter, released, fast"):
         get_protocol("slow")
-    with pytest.raises(InputError, match="iterations is 0"):
+    with pytest.raises(InputError, match="iterations is 0, but must be a whole number from 1"):
         FAST.limited_to(0)
 
 
