@@ -4,10 +4,13 @@ Everything happens in `_build/stage`; `_build/html` is replaced only by a book t
 a warning, so a failure leaves the last good one standing.
 """
 
+import ast
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ import nbformat
 import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from rich.text import Text
 
 from styleinv.errors import InputError
-from styleinv.images import MIN_SIZE, load_style
+from styleinv.images import MIN_SIZE, load_style, write_atomically
 
 PAGES = ("_config.yml", "_toc.yml", "book")
 HIDDEN_CELLS = ("parameters", "injected-parameters")
@@ -52,8 +56,8 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
 
     Args:
         root: the folder with `_config.yml`, `_toc.yml`, `book` and `notebooks`.
-        parameters: values for the notebooks' parameters cells; file names in them are relative to
-            the current folder.
+        parameters: values for the notebooks' parameters cells. Files named by `styles` and
+            `encoder` are looked up from the current folder.
 
     Returns:
         the path of the book's first page.
@@ -66,7 +70,9 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
         raise InputError(f"root is {str(root)!r}, but must be the project's folder, with _toc.yml")
     sources = sorted((root / "notebooks").glob("*.md"))
     notebooks = {source: jupytext.read(source) for source in sources}
-    chosen = _match_parameters(notebooks, _with_style_paths(parameters, root / "notebooks"))
+    chosen = _match_parameters(notebooks, parameters)
+    _check_styles(chosen)
+    chosen = {source: _with_own_files(values, root) for source, values in chosen.items()}
     stage = root / "_build" / "stage"
     shutil.rmtree(stage, ignore_errors=True)
     (stage / "notebooks").mkdir(parents=True)
@@ -77,18 +83,6 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     _copy_pages(root, stage)
     _render(stage)
     return _publish(stage / "_build" / "html", root / "_build" / "html") / "index.html"
-
-
-def _with_style_paths(parameters: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Check the styles before anything runs, and say their paths as seen from `folder`."""
-    if "styles" not in parameters:
-        return dict(parameters)
-    styles = []
-    for style in _as_list(parameters["styles"]):
-        load_style(style, MIN_SIZE)
-        is_file = Path(style).is_file()
-        styles.append(os.path.relpath(style, folder) if is_file else style)
-    return {**parameters, "styles": styles}
 
 
 def _match_parameters(
@@ -102,7 +96,7 @@ def _match_parameters(
             raise InputError(f"parameter {name!r} is unknown; known are: {', '.join(names)}")
     return {
         source: {
-            name: _as_default(value, defaults[name]["default"])
+            name: _like_default(name, value, ast.literal_eval(defaults[name]["default"]))
             for name, value in parameters.items()
             if name in defaults
         }
@@ -110,15 +104,52 @@ def _match_parameters(
     }
 
 
-def _as_default(value: Any, default: str) -> Any:
-    return _as_list(value) if default.lstrip().startswith("[") else value
+def _like_default(name: str, value: Any, default: Any) -> Any:
+    """`value` if it has the type of `default`; a list may be written as ``a.jpg,b.png``."""
+    if isinstance(default, list):
+        values = value if isinstance(value, list) else str(value).split(",")
+        texts = [text.strip() for text in values if isinstance(text, str) and text.strip()]
+        if not texts or len(texts) < len(values) or value is None:
+            raise InputError(f"parameter {name!r} is {value!r}, but must be a list of names")
+        return texts
+    allowed = (int, type(None)) if default is None else type(default)
+    if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
+        wanted = "a text" if isinstance(default, str) else "a whole number"
+        raise InputError(f"parameter {name!r} is {value!r}, but must be {wanted}")
+    return value
 
 
-def _as_list(value: Any) -> list[Any]:
-    """``"a.jpg,b.png"`` -> ["a.jpg", "b.png"]; a list stays one."""
-    if isinstance(value, list):
-        return value
-    return [part.strip() for part in str(value).split(",") if part.strip()]
+def _check_styles(chosen: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuse a style that cannot be read before anything runs."""
+    styles = {style for values in chosen.values() for style in values.get("styles", [])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to say is said when it is used
+        for style in sorted(styles):
+            load_style(style, MIN_SIZE)
+
+
+def _with_own_files(values: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Copy the reader's files to `_build/inputs`, so that no page shows where they came from."""
+    own = dict(values)
+    if "styles" in own:
+        own["styles"] = [_brought_in(style, root) for style in own["styles"]]
+    if "encoder" in own:
+        own["encoder"] = _brought_in(own["encoder"], root)
+    return own
+
+
+def _brought_in(name: str, root: Path) -> str:
+    """The path, as seen from the notebooks, of a copy of file `name`; other names stay."""
+    if not os.path.isfile(name):
+        return name
+    content = Path(name).read_bytes()
+    for number in itertools.count(1):
+        suffix = "" if number == 1 else f"-{number}"
+        copy = root / "_build" / "inputs" / f"{Path(name).stem}{suffix}{Path(name).suffix}"
+        if not copy.exists() or copy.read_bytes() == content:
+            break
+    write_atomically(copy, lambda part: part.write_bytes(content))
+    return f"../_build/inputs/{copy.name}"
 
 
 def _execute(
@@ -136,21 +167,25 @@ def _execute(
             cwd=source.parent,
             progress_bar=False,
             stdout_file=sys.stderr,
+            stderr_file=sys.stderr,
         )
     except PapermillExecutionError as error:
+        reason = next(iter(str(error.evalue).strip().splitlines()), "no reason given")
         raise InputError(
-            f"notebook {source.name}, cell {error.cell_index}: {error.ename}: {error.evalue}"
+            f"notebook {source.name}, cell {error.cell_index}: {error.ename}: {reason}"
         ) from error
     _tidy(result)
     executed.write_text(nbformat.writes(result))  # type: ignore[no-untyped-call]
 
 
 def _tidy(notebook: nbformat.NotebookNode) -> None:
-    """Fold the parameters away, and drop the times and paths that papermill notes down."""
+    """Fold the parameters away, and drop the times and paths of the machine it ran on."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":  # warnings, told on the terminal, name files of this machine
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
         tags = cell.metadata.get("tags", [])
         if set(tags) & set(HIDDEN_CELLS) and "hide-input" not in tags:
             tags.append("hide-input")
@@ -177,16 +212,15 @@ def _render(stage: Path) -> None:
         lines = log.read_text().splitlines()
         marks = ("WARNING", "ERROR", "Error:")
         problem = next((x for x in lines if any(mark in x for mark in marks)), "no reason given")
-        raise InputError(
-            f"the pages do not render without a warning ({problem.strip()}); see {log}"
-        )
+        problem = Text.from_ansi(problem).plain.strip().replace(f"{stage}/", "")
+        raise InputError(f"the pages do not render without a warning ({problem}); see {log}")
 
 
 def _publish(html: Path, target: Path) -> Path:
-    """Put the new book in the old one's place."""
+    """Put the new book in the old one's place; killed in between, the old one is still there."""
     old = target.with_name("html.old")
-    shutil.rmtree(old, ignore_errors=True)
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     html.rename(target)
     shutil.rmtree(old, ignore_errors=True)

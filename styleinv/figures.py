@@ -8,7 +8,8 @@ from io import BytesIO
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from styleinv.images import load_style, short_name, to_uint8
+from styleinv import gallery
+from styleinv.images import SCIKIT_IMAGE, load_style, short_name, to_uint8
 from styleinv.store import Pixels, Run
 from styleinv.sweep import Key
 
@@ -84,7 +85,8 @@ def image_grid(
 
 
 def _label(figure: Figure, x: float, y: float, text: str, alignment: str) -> None:
-    figure.text(x, y, text, ha=alignment, va="center", fontsize=9, color=INK)
+    # A file name may hold a dollar sign, which is no mathematics.
+    figure.text(x, y, text, ha=alignment, va="center", fontsize=9, color=INK, parse_math=False)
 
 
 def png(figure: Figure) -> bytes:
@@ -120,7 +122,8 @@ def provenance(runs: Sequence[Run]) -> str:
     facts = [
         "encoder "
         + _distinct(
-            f"{a['encoder']} (sha256 <code>{a['encoder_sha256'][:12]}</code>)" for a in asked
+            f"{html.escape(a['encoder'])} (sha256 <code>{a['encoder_sha256'][:12]}</code>)"
+            for a in asked
         ),
         _distinct(f"{a['width']} x {a['height']} pixels" for a in asked),
         "protocol " + _distinct(_protocol(a["protocol"]) for a in asked),
@@ -133,6 +136,13 @@ def provenance(runs: Sequence[Run]) -> str:
         "styleinv " + _distinct(m["styleinv"] for m in made),
     ]
     return f'<p class="provenance"><strong>Provenance:</strong> {" · ".join(facts)}</p>'
+
+
+def credit_line(styles: Sequence[str]) -> str:
+    """Who made the photographs among `styles`, as a paragraph of HTML; empty if there are none."""
+    names = [style.removeprefix(SCIKIT_IMAGE) for style in styles if style.startswith(SCIKIT_IMAGE)]
+    credits = [f"{name}: {gallery.SCIKIT_IMAGE[name]}, from scikit-image" for name in names]
+    return f'<p class="credits">Photographs: {html.escape("; ".join(credits))}.</p>' * bool(credits)
 
 
 def run_table(runs: Sequence[Run]) -> str:
@@ -165,9 +175,9 @@ def run_table(runs: Sequence[Run]) -> str:
 
 def _protocol(settings: Mapping[str, object]) -> str:
     unit = "evaluations" if settings["method"] == "l-bfgs-b" else "iterations"
+    theta = "no theta" if settings["theta"] is None else f"theta {settings['theta']:g}"
     return (
-        f"{settings['name']} ({settings['method']}, theta {settings['theta']:g}, "
-        f"at most {settings['budget']:,} {unit})"
+        f"{settings['name']} ({settings['method']}, {theta}, budget {settings['budget']:,} {unit})"
     )
 
 

@@ -87,7 +87,7 @@ def load_split(root: Path, split: str, use_torchvision: bool) -> tuple[Tensor, T
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror every second image and shift the batch by up to four pixels, edges reflected."""
+    """Mirror each image or not, and shift the batch by up to four pixels, edges reflected."""
     flip = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(flip[:, None, None, None], images.flip(3), images)
     dy, dx = torch.randint(0, 9, (2,), generator=generator).tolist()
@@ -136,10 +136,9 @@ def normalise_activations(state: dict[str, Tensor], images: Tensor) -> dict[str,
     state = dict(state)
     for index, (layer, key) in enumerate(zip(LAYERS, STYLEINV.conv_keys, strict=True)):
         encoder = Encoder("in training", STYLEINV, state)
-        sums = torch.stack(
-            [encoder(batch.float() / 255, layer).mean(dim=(0, 2, 3)) for batch in images.split(500)]
-        )
-        mean = sums.mean(dim=0)
+        batches = images.split(500)
+        means = [encoder(batch.float() / 255, layer).mean(dim=(2, 3)) for batch in batches]
+        mean = torch.cat(means).mean(dim=0)
         mean[mean == 0] = 1  # a channel that is never active has no scale
         state[f"{key}.weight"] = state[f"{key}.weight"] / mean[:, None, None, None]
         state[f"{key}.bias"] = state[f"{key}.bias"] / mean
