@@ -1,6 +1,8 @@
 """The one exception that is meant for the person at the keyboard, and the commonest checks."""
 
-import numbers
+from typing import Any
+
+import numpy as np
 
 
 class InputError(ValueError):
@@ -11,14 +13,14 @@ class InputError(ValueError):
     """
 
 
-def whole_number(argument: str, value: object, low: int, high: int) -> int:
+def whole_number(argument: str, value: Any, low: int, high: int) -> int:
     """Return `value` if it is an integer from `low` to `high`, else raise an `InputError`."""
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_integer or not low <= int(value) <= high:  # type: ignore[call-overload]
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_integer or not low <= value <= high:
         raise InputError(
             f"{argument} is {value!r}, but must be a whole number from {low:,} to {high:,}"
         )
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)
 
 
 def one_of(argument: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from styleinv.errors import InputError, one_of, whole_number
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, Fit, load_style, short_name
 from styleinv.losses import LOSSES, make_loss
-from styleinv.optim import Iterate, Minimum, Monitor, TracePoint, minimise
+from styleinv.optim import Iterate, Minimum, Monitor, minimise
 from styleinv.protocol import Protocol, get_protocol
 
 DEFAULT_SIZE = 256
@@ -67,50 +67,15 @@ class Task:
             protocol.budget(self.loss, self.layer),
             Monitor(protocol.theta_of(self.loss), protocol.weight(self.loss), callback),
         )
-        return Inversion(self, minimum)
+        found = vars(minimum) | {"image": minimum.image.float().cpu()}
+        return Inversion(**found, task=self)
 
 
 @dataclass(frozen=True)
-class Inversion:
-    """The result of a task."""
+class Inversion(Minimum):
+    """The result of a task: the minimum found, its image as float32 on the CPU, and the task."""
 
     task: Task
-    minimum: Minimum
-
-    @property
-    def image(self) -> Tensor:
-        """(3, H, W), float32, RGB in [0, 1], on the CPU."""
-        return self.minimum.image.float().cpu()
-
-    @property
-    def trace(self) -> list[TracePoint]:
-        """Loss over iterations, evaluations and seconds, log-spaced."""
-        return self.minimum.trace
-
-    @property
-    def stop_reason(self) -> str:
-        """``theta``, ``budget``, ``stopped``, ``stalled`` or ``not finite``, see `Monitor`."""
-        return self.minimum.stop_reason
-
-    @property
-    def iterations(self) -> int:
-        """Steps of the optimiser."""
-        return self.minimum.iterations
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of loss and gradient."""
-        return self.minimum.evaluations
-
-    @property
-    def loss(self) -> float:
-        """The style loss of `image`, without the protocol's weight."""
-        return self.minimum.loss
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of the optimisation."""
-        return self.minimum.seconds
 
 
 def invert(

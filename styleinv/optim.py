@@ -50,7 +50,17 @@ class TracePoint:
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where a minimisation ended, and why (see `Monitor`)."""
+    """Where a minimisation ended, and why.
+
+    Attributes:
+        image: (3, H, W), RGB in [0, 1].
+        loss: the loss of `image`, without the protocol's weight.
+        iterations: steps of the optimiser.
+        evaluations: evaluations of loss and gradient.
+        seconds: wall time.
+        stop_reason: see `Monitor`.
+        trace: loss over iterations, evaluations and seconds, log-spaced.
+    """
 
     image: Tensor
     loss: float
