@@ -23,7 +23,8 @@ from papermill.exceptions import PapermillExecutionError
 from rich.text import Text
 
 from styleinv.errors import InputError
-from styleinv.images import MIN_SIZE, load_style, write_atomically
+from styleinv.files import write_atomically
+from styleinv.images import MIN_SIZE, load_style
 
 PAGES = ("_config.yml", "_toc.yml", "book")
 HIDDEN_CELLS = ("parameters", "injected-parameters")

@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from styleinv.errors import InputError, one_of
+from styleinv.files import write_atomically
 
 LAYERS = ("relu_1_1", "relu_1_2", "relu_2_1", "relu_2_2")
 SOURCES = ("bundled", "vgg19", "random")
@@ -104,9 +105,7 @@ class Encoder(nn.Module):
         self.name = name
         self.layout = layout
         if layout.input_key is None:
-            std = torch.tensor(IMAGENET_STD)
-            input_weight = torch.diag(1 / std)[:, :, None, None]
-            input_bias = -torch.tensor(IMAGENET_MEAN) / std
+            input_weight, input_bias = imagenet_normalisation()
         else:
             input_weight = state[f"{layout.input_key}.weight"].float()
             input_bias = state[f"{layout.input_key}.bias"].float()
@@ -148,6 +147,12 @@ class Encoder(nn.Module):
                 x = F.max_pool2d(x, 2, ceil_mode=self.layout.ceil_pool)
             x = F.relu(self.convs[index](x))
         return x
+
+
+def imagenet_normalisation() -> tuple[Tensor, Tensor]:
+    """(x - mean) / std per channel as weight (3, 3, 1, 1) and bias (3,) of a 1x1 convolution."""
+    std = torch.tensor(IMAGENET_STD)
+    return torch.diag(1 / std)[:, :, None, None], -torch.tensor(IMAGENET_MEAN) / std
 
 
 def load_encoder(
@@ -279,9 +284,8 @@ def _cached_vgg19() -> Path:
             _download_vgg19(whole)
             state = _read_state(whole)
             names = [f"{key}.{part}" for key in TORCHVISION.keys for part in ("weight", "bias")]
-            part_file = Path(folder) / cut.name
-            save_file({name: state[name].contiguous() for name in names}, part_file)
-            os.replace(part_file, cut)
+            kept = {name: state[name].contiguous() for name in names}
+            write_atomically(cut, lambda part: save_file(kept, part))
     return cut
 
 

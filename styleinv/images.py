@@ -1,9 +1,7 @@
 """Any still image -> (3, H, W) float32 in [0, 1], and back to a lossless PNG."""
 
 import os
-import tempfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from styleinv import gallery
 from styleinv.errors import InputError, one_of, whole_number
+from styleinv.files import write_atomically
 
 MIN_SIZE, MAX_SIZE = gallery.SMALLEST_SIZE, gallery.LARGEST_SIZE
 
@@ -110,13 +109,13 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             picture.load()
             return _to_rgb(ImageOps.exif_transpose(picture), path)
+    except InputError:  # a ValueError that says what is wrong already
+        raise
     except UnidentifiedImageError as error:
         raise InputError(
             f"image {str(path)!r} is in no format that can be read, such as PNG, JPEG, WebP or TIFF"
         ) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             f"image {str(path)!r} is damaged or too large to decode: {error}"
         ) from error
@@ -135,28 +134,3 @@ def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then move it there in one step.
-
-    Raises:
-        InputError: the folder cannot be created or written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise InputError(
-            f"folder {str(path.parent)!r} cannot be written: {error.strerror}"
-        ) from error
-    part = Path(name)
-    try:
-        write(part)
-        part.chmod(0o644)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"file {str(path)!r} cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)

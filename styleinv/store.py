@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from styleinv.images import to_uint8, write_atomically, write_png
+from styleinv.files import write_atomically
+from styleinv.images import to_uint8, write_png
 from styleinv.invert import Inversion, Task
 from styleinv.version import __version__
 

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from styleinv.encoder import IMAGENET_MEAN, IMAGENET_STD, LAYERS, STYLEINV, Encoder, load_encoder
+from styleinv.encoder import LAYERS, STYLEINV, Encoder, imagenet_normalisation, load_encoder
 
 SIZE = 32
 CHANNELS = ((3, 64), (64, 64), (64, 128), (128, 128))
@@ -95,8 +95,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
+    return F.conv2d(images.float() / 255, *imagenet_normalisation())
 
 
 def evaluate(model: TwoTasks, images: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -115,11 +114,8 @@ def evaluate(model: TwoTasks, images: Tensor, labels: Tensor) -> tuple[float, fl
 
 def fold(model: TwoTasks) -> dict[str, Tensor]:
     """The trunk as plain convolutions: w' = w g / s, b' = b - m g / s (s^2 = variance + eps)."""
-    std = torch.tensor(IMAGENET_STD)
-    state = {
-        "input.weight": torch.diag(1 / std)[:, :, None, None].contiguous(),
-        "input.bias": -torch.tensor(IMAGENET_MEAN) / std,
-    }
+    weight, bias = imagenet_normalisation()
+    state = {"input.weight": weight.contiguous(), "input.bias": bias}
     for key, (conv, norm) in zip(STYLEINV.conv_keys, model.trunk, strict=True):
         gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         state[f"{key}.weight"] = (conv.weight * gain[:, None, None, None]).detach().contiguous()
