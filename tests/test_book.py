@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, Request, sync_playwright
+from playwright.sync_api import Page, Request, Route, sync_playwright
 
 from styleinv import InputError, gallery
 from styleinv.book import build_book, read_parameters
@@ -213,7 +213,7 @@ def page(chromium: str, site: str) -> Iterator[tuple[Page, list[str]]]:
     """A page of a browser that may speak to the site only, and what it asked of others."""
     refused: list[str] = []
 
-    def refuse(route, request: Request) -> None:  # type: ignore[no-untyped-def]
+    def refuse(route: Route, request: Request) -> None:
         refused.append(request.url)
         route.abort()
 

@@ -179,8 +179,8 @@ class _Payload:
     def __init__(self, target: Path) -> None:
         self.target = target
 
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        return (Path.touch, (self.target,))  # type: ignore[return-value]
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return (Path.touch, (self.target,))
 
 
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError
-from styleinv.optim import Iterate, Minimum, Monitor, minimise
+from styleinv.optim import Iterate, Minimum, Monitor, Objective, minimise
 from styleinv.protocol import CHAPTER, FAST, PROTOCOLS, RELEASED, Protocol, get_protocol
 
 SHAPE = (1, 3, 4, 5)
@@ -21,12 +22,12 @@ def start() -> Tensor:
 
 
 def run(
-    objective: object, protocol: Protocol, budget: int, theta: float = 0.0, **monitor: object
+    objective: Objective, protocol: Protocol, budget: int, theta: float = 0.0, **monitor: Any
 ) -> Minimum:
-    return minimise(objective, start(), protocol, budget, Monitor(theta, **monitor))  # type: ignore[arg-type]
+    return minimise(objective, start(), protocol, budget, Monitor(theta, **monitor))
 
 
-def constant(value: float) -> object:
+def constant(value: float) -> Objective:
     """A loss that no step changes (its gradient is zero)."""
     return lambda image: value + 0 * image.sum()
 

@@ -6,7 +6,9 @@ import tomllib
 
 import yaml
 
-from styleinv.encoder import Encoder
+from styleinv.encoder import LAYERS, Encoder
+from styleinv.losses import LOSSES
+from styleinv.protocol import CHAPTER, RELEASED
 from styleinv.version import __version__
 from tests.conftest import ROOT
 
@@ -58,3 +60,28 @@ def test_model_card_describes_the_weights_that_ship(bundled: Encoder) -> None:
 def test_readme_picture_was_made_with_the_weights_that_ship(bundled: Encoder) -> None:
     records = json.loads((ROOT / "results/picture.json").read_text())
     assert {record["asked"]["encoder_sha256"] for record in records} == {bundled.sha256}
+
+
+def test_readme_says_how_its_picture_was_made() -> None:
+    records = json.loads((ROOT / "results/picture.json").read_text())
+    asked = [record["asked"] for record in records]
+    assert len({record["address"] for record in records}) == 12
+    assert {(a["height"], a["width"], a["seed"], a["loss"]) for a in asked} == {
+        (256, 256, 0, "gram")
+    }
+    assert {a["protocol"]["name"] for a in asked} == {"fast"}
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert "Gram matrix, four layers, bundled encoder, 256 x 256, protocol `fast`, seed 0." in text
+    assert "The records of the twelve runs" in text
+
+
+def test_the_most_iterations_are_as_said() -> None:
+    """README and `styleinv invert --help` name the longest run of the two Adam protocols."""
+    longest = max(
+        protocol.budget(loss, layer) + protocol.extra_rounds * protocol.extra_iterations
+        for protocol in (CHAPTER, RELEASED)
+        for loss in LOSSES
+        for layer in LAYERS
+    )
+    for file in ("README.md", "styleinv/cli.py"):
+        assert f"up to {longest:,}" in (ROOT / file).read_text()
