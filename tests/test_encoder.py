@@ -62,6 +62,39 @@ def test_is_frozen_and_differentiable_in_the_images(
     assert not any(p.requires_grad for p in bundled.parameters())
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-3)])
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layout", ["torchvision", "adain"])
+def test_agrees_with_a_plain_network_in_float64(
+    tmp_path: Path, images: Tensor, layout: str, layer: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    """Features and gradient, against padding, convolution and ReLU left to autograd."""
+    state = torchvision_state() if layout == "torchvision" else adain_state()
+    path = tmp_path / "weights.safetensors"
+    save_file(state, path)
+    found = encoder.load_encoder(path, dtype=dtype)
+    plain = encoder.load_encoder(path, dtype=torch.float64)
+
+    def plain_features(x: Tensor) -> Tensor:
+        x = F.conv2d(x, plain.input_weight, plain.input_bias)
+        for index in range(LAYERS.index(layer) + 1):
+            if index == 2:
+                x = F.max_pool2d(x, 2, ceil_mode=plain.layout.ceil_pool)
+            mode = "constant" if plain.layout.padding == "zeros" else plain.layout.padding
+            conv = plain.convs[index]
+            x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode=mode), conv.weight, conv.bias).relu()
+        return x
+
+    ours, theirs = images.to(dtype).requires_grad_(), images.double().requires_grad_()
+    features, expected = found(ours, layer), plain_features(theirs)
+    weights = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).sin().view_as(expected)
+    (gradient,) = torch.autograd.grad(features, ours, weights.to(dtype))
+    (expected_gradient,) = torch.autograd.grad(expected, theirs, weights)
+    assert ((features - expected).norm() / expected.norm()).item() < tolerance
+    assert ((gradient - expected_gradient).norm() / expected_gradient.norm()).item() < tolerance
+    assert torch.equal(found.pre_activations(ours, layer).relu(), features)
+
+
 def test_torchvision_layout_is_torchvisions_network(tmp_path: Path, images: Tensor) -> None:
     """The same weights in torchvision's own VGG-19, its documented normalisation in front."""
     torch.manual_seed(0)
