@@ -62,9 +62,9 @@ def invert(
     protocol: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(PROTOCOLS)}. `chapter` and `released` are Adam with up to 850,000 "
-            "iterations: days on a CPU. The MMD as printed can turn negative, and `chapter` then "
-            "stops, below theta."
+            help=f"{', '.join(PROTOCOLS)}. `fast` is our L-BFGS, `scipy` SciPy's. `chapter` and "
+            "`released` are Adam with up to 850,000 iterations: days on a CPU. The MMD as printed "
+            "can turn negative, and `chapter` then stops, below theta."
         ),
     ] = "fast",
     seed: Annotated[
@@ -76,6 +76,10 @@ def invert(
     ] = "crop",
     iterations: Annotated[
         int | None, typer.Option(help="Replace the protocol's budget and drop its extra rounds.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Stop after so much wall time; such a run is not repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps; no silent fallback.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the PNG and its JSON record.")] = Path(
@@ -98,12 +102,13 @@ def invert(
         size=size,
         fit=cast(Fit, fit),  # `load_style` checks it
         iterations=iterations,
+        seconds=seconds,
         device=device,
     )
     _check_writable(out)
     budget = task.protocol.budget(loss, layer)
     with _progress(f"{task.style_name} {layer} {loss}", budget) as show, _interrupts() as asked_to:
-        by_evaluations = task.protocol.method == "l-bfgs-b"
+        by_evaluations = task.protocol.method != "adam"
 
         def callback(iterate: Iterate) -> bool:
             show(iterate.evaluations if by_evaluations else iterate.iteration, iterate.loss)

@@ -24,6 +24,7 @@ TITLES = {
     "moment-3": "N = 3",
     "moment-4": "N = 4",
     "mmd": "MMD",
+    "mmd-random": "MMD, random pairs",
 }
 
 
@@ -161,24 +162,32 @@ def run_table(runs: Sequence[Run]) -> str:
         )
         for run in runs
     ]
-    header = "".join(f'<th scope="col">{title}</th>' for title in head)
+    return folded(f"The {len(runs)} runs behind this figure", html_table(head, cells))
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table; cells are text, not HTML."""
+    header = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in cells
+        for row in rows
     )
-    return (
-        f"<details><summary>The {len(runs)} runs behind this figure</summary>"
-        f'<table class="table"><thead><tr>{header}</tr></thead>'
-        f"<tbody>{body}</tbody></table></details>"
-    )
+    return f'<table class="table"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def folded(summary: str, content: str) -> str:
+    """HTML that unfolds on a click."""
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
 def _protocol(settings: Mapping[str, object]) -> str:
-    unit = "evaluations" if settings["method"] == "l-bfgs-b" else "iterations"
+    unit = "evaluations" if settings["method"] != "adam" else "iterations"
     theta = "no theta" if settings["theta"] is None else f"theta {settings['theta']:g}"
-    return (
-        f"{settings['name']} ({settings['method']}, {theta}, budget {settings['budget']:,} {unit})"
-    )
+    facts = [str(settings["method"]), theta, f"budget {settings['budget']:,} {unit}"]
+    warmups = settings.get("warmups")
+    if isinstance(warmups, list) and warmups:
+        facts.append("after " + " and ".join(warmup["loss"] for warmup in warmups))
+    return f"{settings['name']} ({', '.join(facts)})"
 
 
 def _distinct(values: Iterable[str]) -> str:

@@ -13,8 +13,9 @@ from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, Fit, load_style, short_name
-from styleinv.losses import LOSSES, make_loss
-from styleinv.optim import Iterate, Minimum, Monitor, minimise
+from styleinv.losses import LOSSES, REDRAWN, WARMUPS, StyleLoss, make_loss
+from styleinv.memory import give_back_freed_memory, keep_freed_memory
+from styleinv.optim import Iterate, Minimum, Monitor, Objective, Stage, minimise
 from styleinv.protocol import Protocol, get_protocol
 
 DEFAULT_SIZE = 256
@@ -58,17 +59,55 @@ class Task:
         """Do it; `callback` sees every `Iterate` and stops the run by returning True."""
         encoder, protocol = self.encoder, self.protocol
         target = self.style.to(encoder.device, encoder.dtype)[None]
-        with torch.no_grad():
-            criterion = make_loss(self.loss, encoder(target, self.layer), protocol.convention)
+        budget = protocol.budget(self.loss, self.layer)
+        keep_freed_memory()
         minimum = minimise(
-            lambda noise: criterion(encoder(noise, self.layer)),
+            self._stages(target, budget),
             noise_image(target, protocol, self.seed),
             protocol,
-            protocol.budget(self.loss, self.layer),
-            Monitor(protocol.theta_of(self.loss), protocol.weight(self.loss), callback),
+            budget,
+            Monitor(
+                protocol.theta_of(self.loss), protocol.weight(self.loss), callback, protocol.seconds
+            ),
         )
+        give_back_freed_memory()
         found = vars(minimum) | {"image": minimum.image.float().cpu()}
         return Inversion(**found, task=self)
+
+    def _stages(self, target: Tensor, budget: int) -> list[Stage]:
+        """The protocol's stages before the exact loss, then the exact loss."""
+        protocol = self.protocol
+        with torch.no_grad():
+            features = self.encoder(target, self.layer)
+            exact = make_loss(self.loss, features, protocol.convention)
+            stages = []
+            for warmup in protocol.warmups.get(self.loss, ()):
+                make = WARMUPS[warmup.loss]
+                surrogate = make(features, protocol.convention)
+                if surrogate.of_pre_activations:
+                    pre_activations = self.encoder.pre_activations(target, self.layer)
+                    surrogate = make(pre_activations, protocol.convention)
+                share = max(1, round(warmup.share * budget))
+                objective = self._objective(surrogate, exact)
+                stages.append(Stage(warmup.loss, objective, share, warmup.enough))
+        return [*stages, Stage(self.loss, self._objective(exact, exact))]
+
+    def _objective(self, descended: StyleLoss, exact: StyleLoss) -> Objective:
+        """The image's loss to descend and its exact loss, from one pass through the encoder."""
+
+        def objective(noise: Tensor) -> tuple[Tensor, Tensor]:
+            if descended.of_pre_activations:
+                pre_activations = self.encoder.pre_activations(noise, self.layer)
+                features, loss = pre_activations.detach().relu(), descended(pre_activations)
+            else:
+                features = self.encoder(noise, self.layer)
+                loss = descended(features)
+            if descended is exact:
+                return loss, loss
+            with torch.no_grad():
+                return loss, exact(features)
+
+        return objective
 
 
 @dataclass(frozen=True)
@@ -89,6 +128,7 @@ def invert(
     size: int | None = None,
     fit: Fit = "crop",
     iterations: int | None = None,
+    seconds: float | None = None,
     device: str = "cpu",
     callback: Callable[[Iterate], object] | None = None,
 ) -> Inversion:
@@ -97,17 +137,18 @@ def invert(
     Args:
         style: an image file, ``bundled:NAME``, ``skimage:NAME``, or a tensor (3, H, W) in [0, 1].
         layer: one of `LAYERS`.
-        loss: ``gram``, ``moment-1`` to ``moment-4``, or ``mmd``.
+        loss: ``gram``, ``moment-1`` to ``moment-4``, ``mmd``, or ``mmd-random`` (Adam only).
         encoder: a source of `load_encoder`, or an encoder already loaded (on its own device).
-        protocol: ``fast``, ``chapter``, ``released``, or a `Protocol`.
+        protocol: ``fast``, ``chapter``, ``released``, ``scipy``, or a `Protocol`.
         seed: seed of the noise image, 0 or greater; by default the protocol's own.
         size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
         fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.
         iterations: replace the protocol's budget; then there are no extra rounds.
+        seconds: wall time at most, in place of the protocol's own limit.
         device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
         callback: called with every `Iterate`; return True to stop the run.
 
-    The same arguments give the same bits on one machine.
+    The same arguments give the same bits on one machine, unless seconds end the run.
 
     Raises:
         InputError: an argument is not allowed; the message names it and says what is.
@@ -122,6 +163,7 @@ def invert(
         size=size,
         fit=fit,
         iterations=iterations,
+        seconds=seconds,
         device=device,
     )
     return task.run(callback)
@@ -138,6 +180,7 @@ def plan(
     size: int | None = None,
     fit: Fit = "crop",
     iterations: int | None = None,
+    seconds: float | None = None,
     device: str = "cpu",
 ) -> Task:
     """Check the arguments of `invert`, cheapest first, and load what they name."""
@@ -146,6 +189,13 @@ def plan(
     chosen = get_protocol(protocol)
     if iterations is not None:
         chosen = chosen.limited_to(iterations)
+    if seconds is not None:
+        chosen = chosen.limited_to_seconds(seconds)
+    if loss in REDRAWN and chosen.method != "adam":
+        raise InputError(
+            f"loss {loss!r} draws new pairs at every evaluation, which the line search of "
+            f"protocol {chosen.name!r} cannot compare; allowed are protocols that use Adam"
+        )
     seed = chosen.default_seed if seed is None else seed
     whole_number("seed", seed, 0, LARGEST_SEED)
     if isinstance(style, Tensor):

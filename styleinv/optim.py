@@ -1,13 +1,15 @@
-"""Minimise a loss over the pixels of an image: Adam as the chapter has it, and bounded L-BFGS.
+"""Minimise a loss over the pixels of an image, which stay in [0, 1].
 
-Both take a differentiable objective and a start image, keep the image in [0, 1], tell a `Monitor`
-about every iterate and stop when it says so.
+* `adam`: as the chapter has it;
+* `l_bfgs`: a projected limited-memory BFGS method, on the image's device;
+* `l_bfgs_b`: SciPy's L-BFGS-B, the reference for it.
+
+Each walks through `Stage`s, tells a `Monitor` about every iterate and stops when it says so.
 """
 
-import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,17 +20,42 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from styleinv.errors import InputError
+from styleinv.lbfgs import CurvatureHistory
 from styleinv.protocol import Protocol
 
-Objective = Callable[[Tensor], Tensor]
+# The loss that is descended and the exact loss, both of the same image.
+Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+# On a GPU, Adam reads the losses of so many iterations at once...
+ITERATIONS_PER_CHECK = 50
+# ...or of as many as keep their images within so many bytes.
+CHECK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of a minimisation: what is descended, for how long.
+
+    Attributes:
+        name: what the trace calls it.
+        objective: image (1, 3, H, W) -> (loss to descend, exact loss); the same tensor twice where
+            the exact loss is descended.
+        budget: evaluations at most; None for all that are left.
+        enough: the stage is over as soon as the descended loss is below; None for never.
+    """
+
+    name: str
+    objective: Objective
+    budget: int | None = None
+    enough: float | None = None
 
 
 @dataclass(frozen=True)
 class Iterate:
-    """What a callback sees: the image after `iteration` steps and its style loss.
+    """What a callback sees: the image after `iteration` steps and its exact style loss.
 
-    For L-BFGS-B it is the best image evaluated so far. `image` is (3, H, W) in [0, 1] and shares
-    memory with the optimiser: copy it to keep it.
+    For SciPy's L-BFGS-B it is the best image evaluated so far. `image` is (3, H, W) in [0, 1] and
+    shares memory with the optimiser: copy it to keep it.
     """
 
     iteration: int
@@ -36,16 +63,21 @@ class Iterate:
     loss: float
     seconds: float
     image: Tensor
+    stage: str
 
 
 @dataclass(frozen=True)
 class TracePoint:
-    """One row of a trace: the loss after so many iterations, evaluations and seconds."""
+    """One row of a trace: the exact loss after so many iterations, evaluations and seconds.
+
+    `stage` names the loss that was being descended.
+    """
 
     iteration: int
     evaluations: int
     loss: float
     seconds: float
+    stage: str
 
 
 @dataclass(frozen=True)
@@ -54,9 +86,9 @@ class Minimum:
 
     Attributes:
         image: (3, H, W), RGB in [0, 1].
-        loss: the loss of `image`, without the protocol's weight.
-        iterations: steps of the optimiser.
-        evaluations: evaluations of loss and gradient.
+        loss: the exact loss of `image`, without the protocol's weight.
+        iterations: steps of the optimiser, over all stages.
+        evaluations: evaluations of loss and gradient, over all stages.
         seconds: wall time.
         stop_reason: see `Monitor`.
         trace: loss over iterations, evaluations and seconds, log-spaced.
@@ -75,15 +107,17 @@ class Minimum:
 class Monitor:
     """Keeps the trace and decides when a run is over.
 
-    Stop reasons: ``theta`` (weight x loss fell below theta), ``budget`` (all iterations used up),
-    ``stopped`` (the callback returned True), ``not finite`` (loss became NaN or infinite; the
-    image is the last one with a finite loss), ``stalled`` (no step lowers the loss any more).
-    A loss that can be negative, which only the MMD as printed can, passes theta by becoming so.
+    Stop reasons: ``theta`` (weight x exact loss fell below theta), ``budget`` (all iterations or
+    evaluations used up), ``time`` (all seconds used up), ``stopped`` (the callback returned True),
+    ``not finite`` (loss became NaN or infinite; the image is the last one with a finite loss),
+    ``stalled`` (no step lowers the loss any more). A loss that can be negative, which only the MMD
+    as printed can, passes theta by becoming so.
     """
 
     theta: float | None
     weight: float = 1.0
     callback: Callable[[Iterate], object] | None = None
+    seconds: float | None = None
     trace: list[TracePoint] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
@@ -102,65 +136,83 @@ class Monitor:
             )
         return math.isfinite(loss)
 
-    def see(self, iteration: int, evaluations: int, loss: float, image: Tensor) -> str | None:
+    def see(
+        self, iteration: int, evaluations: int, loss: float, image: Tensor, stage: Stage
+    ) -> str | None:
         """Note an iterate; returns the reason to stop, or None to go on."""
         seconds = time.perf_counter() - self.started
-        if self._is_due(iteration):
-            self.trace.append(TracePoint(iteration, evaluations, loss, seconds))
+        if self._is_due(iteration, stage):
+            self.trace.append(TracePoint(iteration, evaluations, loss, seconds, stage.name))
         if self.callback is not None:
-            iterate = Iterate(iteration, evaluations, loss, seconds, image.detach()[0])
+            shown = image.detach()[0]
+            iterate = Iterate(iteration, evaluations, loss, seconds, shown, stage.name)
             if self.callback(iterate) is True:
                 return "stopped"
-        return "theta" if self.passed_theta(loss) else None
+        if self.passed_theta(loss):
+            return "theta"
+        return "time" if self.seconds is not None and seconds > self.seconds else None
 
     def finish(
-        self, iteration: int, evaluations: int, loss: float, image: Tensor, reason: str
+        self,
+        iteration: int,
+        evaluations: int,
+        loss: float,
+        image: Tensor,
+        stage: Stage,
+        reason: str,
     ) -> Minimum:
         """Close the trace with the last iterate."""
         seconds = time.perf_counter() - self.started
-        last = TracePoint(iteration, evaluations, loss, seconds)
+        last = TracePoint(iteration, evaluations, loss, seconds, stage.name)
         if self.trace and self.trace[-1].iteration == iteration:
             self.trace.pop()
         self.trace.append(last)
         final = image.detach()[0].clone()
         return Minimum(final, loss, iteration, evaluations, seconds, reason, self.trace)
 
-    def _is_due(self, iteration: int) -> bool:
-        """Log-spaced: every iteration up to 20, then each 5% further on."""
-        return not self.trace or iteration >= max(
-            self.trace[-1].iteration + 1, math.ceil(1.05 * self.trace[-1].iteration)
-        )
+    def _is_due(self, iteration: int, stage: Stage) -> bool:
+        """Log-spaced: every iteration up to 20, then each 5% further on; each stage's first."""
+        if not self.trace:
+            return True
+        last = self.trace[-1]
+        if iteration <= last.iteration:
+            return False
+        return stage.name != last.stage or iteration >= math.ceil(1.05 * last.iteration)
 
 
 def minimise(
-    objective: Objective, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
+    stages: Sequence[Stage], start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
 ) -> Minimum:
-    """Minimise `objective` from `start` (1, 3, H, W) by the protocol's method."""
+    """Minimise from `start` (1, 3, H, W), stage after stage, by the protocol's method.
+
+    `budget` counts iterations (Adam) or evaluations, over all stages. Only `l_bfgs` takes more
+    than one stage; the last one descends the exact loss.
+    """
+    if protocol.method == "l-bfgs":
+        return l_bfgs(stages, start, protocol, budget, monitor)
     method = adam if protocol.method == "adam" else l_bfgs_b
-    return method(objective, start, protocol, budget, monitor)
+    return method(stages[-1], start, protocol, budget, monitor)
 
 
-def adam(
-    objective: Objective, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
-) -> Minimum:
+def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -> Minimum:
     """Adam (Kingma and Ba 2015) with the chapter's stopping rule.
 
     One iteration: clamp the image to [0, 1], evaluate the loss, stop if weight x loss is below
-    theta, else step along the gradient of weight x loss. After `budget` steps the loss decides
+    theta, else step along the gradient of weight x loss. After the budget's steps the loss decides
     whether a round of further steps follows; Adam's state carries on.
+
+    A GPU is not asked for the loss at every iteration. It runs ahead while images and losses are
+    kept, and what it did past the end is thrown away: where a run stops is exact all the same.
     """
-    image = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([image], lr=protocol.learning_rate, betas=protocol.betas)
     limit, rounds_left = budget, protocol.extra_rounds
-    last_finite, last_loss = start.clamp(0, 1), math.inf
-    for iteration in itertools.count():
-        with torch.no_grad():
-            image.clamp_(0, 1)
-        loss = objective(image)
-        value = loss.item()
-        if not monitor.is_finite(value, iteration + 1):
-            return monitor.finish(iteration, iteration + 1, last_loss, last_finite, "not finite")
-        reason = monitor.see(iteration, iteration + 1, value, image)
+    last_image, last_loss = start.clamp(0, 1), math.inf
+    for iteration, value, image in _adam_iterates(stage.objective, start, protocol, monitor.weight):
+        evaluations = iteration + 1
+        if not monitor.is_finite(value, evaluations):
+            return monitor.finish(
+                iteration, evaluations, last_loss, last_image, stage, "not finite"
+            )
+        reason = monitor.see(iteration, evaluations, value, image, stage)
         if reason is None and iteration == limit:
             if rounds_left and monitor.weight * value > protocol.extra_above:
                 rounds_left -= 1
@@ -168,12 +220,179 @@ def adam(
             else:
                 reason = "budget"
         if reason is not None:
-            return monitor.finish(iteration, iteration + 1, value, image, reason)
-        last_finite, last_loss = image.detach().clone(), value
-        optimizer.zero_grad()
-        (monitor.weight * loss).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+            return monitor.finish(iteration, evaluations, value, image, stage, reason)
+        last_image, last_loss = image, value
     raise AssertionError("unreachable")
+
+
+def _adam_iterates(
+    objective: Objective, start: Tensor, protocol: Protocol, weight: float
+) -> Iterator[tuple[int, float, Tensor]]:
+    """Iteration, loss and image of every iterate of Adam, without an end."""
+    image = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam(
+        [image], lr=protocol.learning_rate, betas=protocol.betas, fused=True
+    )
+    ahead = _iterations_per_check(image)
+    losses = image.new_empty(ahead)
+    first = 0
+    while True:
+        images = torch.empty((ahead, *image.shape), dtype=image.dtype, device=image.device)
+        for offset in range(ahead):
+            with torch.no_grad():
+                image.clamp_(0, 1)
+            images[offset] = image.detach()
+            loss, _ = objective(image)
+            losses[offset] = loss.detach()
+            optimizer.zero_grad()
+            (weight * loss).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        for offset, value in enumerate(losses.tolist()):  # waits for the device
+            yield first + offset, value, images[offset]
+        first += ahead
+
+
+def _iterations_per_check(image: Tensor) -> int:
+    """How many iterations run before the host looks at their losses."""
+    if image.device.type == "cpu":
+        return 1
+    return max(1, min(ITERATIONS_PER_CHECK, CHECK_BYTES // (image.numel() * image.element_size())))
+
+
+# The Armijo condition asks for this part of the decrease that the gradient promises.
+SUFFICIENT_DECREASE = 1e-4
+# A pair with less curvature than this part of y^T y is rounding, not curvature.
+LEAST_CURVATURE = 1e-10
+MOST_BACKTRACKS = 25
+
+
+def l_bfgs(
+    stages: Sequence[Stage], start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
+) -> Minimum:
+    """Limited-memory BFGS, projected to the box [0, 1].
+
+    Pixels that sit on a bound and whose gradient points outwards are held. The others move along
+    -H g (`CurvatureHistory`), where g has the held pixels' entries set to zero: the two-metric
+    projection of Bertsekas (1982). The line search walks the projected arc x(t) = clamp(x + t d)
+    back from t = 1 by quadratic interpolation until the Armijo condition holds, so that every image
+    evaluated is feasible. Each stage starts from the image of the one before, with an empty
+    history, and leaves the evaluations that it does not need to the later ones.
+
+    The host reads a few numbers per evaluation; vectors never leave the image's device.
+    """
+    descent = _ProjectedLBFGS(start, protocol.memory, monitor)
+    for number, stage in enumerate(stages, start=1):
+        left = budget - descent.evaluations
+        share = left if stage.budget is None or number == len(stages) else stage.budget
+        reason = descent.run(stage, min(left, share))
+        if reason not in ("budget", "enough", "stalled") or descent.evaluations >= budget:
+            break
+    return monitor.finish(
+        descent.iteration, descent.evaluations, *descent.exact_loss_and_image(), stage, reason
+    )
+
+
+@dataclass(frozen=True)
+class _Point:
+    """An evaluated image as a vector: both losses, and the gradient of the descended one."""
+
+    x: Tensor
+    descended: float
+    exact: float
+    gradient: Tensor
+
+
+class _ProjectedLBFGS:
+    """The state of `l_bfgs` from stage to stage."""
+
+    def __init__(self, start: Tensor, memory: int, monitor: Monitor) -> None:
+        self.shape, self.monitor = start.shape, monitor
+        self.iteration = self.evaluations = 0
+        self.x = start.detach().clamp(0, 1).flatten()
+        self.history = CurvatureHistory(memory, self.x)
+        self.point: _Point
+
+    def exact_loss_and_image(self) -> tuple[float, Tensor]:
+        return self.point.exact, self.point.x.view(self.shape)
+
+    def run(self, stage: Stage, budget: int) -> str:
+        """Descend one stage; returns why it ended."""
+        last = self.evaluations + budget
+        self.history.clear()
+        self.point = self._evaluate(stage, self.x)
+        self.monitor.is_finite(self.point.exact, self.evaluations)
+        reason = self._seen(stage)
+        while reason is None:
+            if self.evaluations >= last:
+                reason = "budget"
+            elif stage.enough is not None and self.point.descended < stage.enough:
+                reason = "enough"
+            else:
+                reason = self._step(stage, last)
+        return reason
+
+    def _step(self, stage: Stage, last: int) -> str | None:
+        """One iteration; returns the reason to stop, or None to go on."""
+        x, gradient = self.point.x, self.point.gradient
+        held = ((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0))
+        free_gradient = gradient.masked_fill(held, 0)
+        direction = self.history.direction(free_gradient).masked_fill_(held, 0)
+        slope = torch.dot(free_gradient, direction).item()
+        if slope < 0:
+            # Without curvature, a first step of length 1: a few thousandths for each pixel.
+            step = 1.0 if len(self.history) else 1 / math.sqrt(-slope)
+            found = self._search(stage, direction, step, last)
+        else:
+            found = None
+        if found is None:
+            return self._failed(last)
+        moved, change = found.x - x, found.gradient - gradient
+        products = torch.stack((torch.dot(moved, change), torch.dot(change, change)))
+        curvature, squared_change = products.tolist()
+        if curvature > LEAST_CURVATURE * squared_change:
+            self.history.add(moved, change, curvature, squared_change)
+        self.point, self.x = found, found.x
+        self.iteration += 1
+        return self._seen(stage)
+
+    def _failed(self, last: int) -> str | None:
+        """No step found: forget the history, which may mislead; without one, that was all."""
+        if self.evaluations >= last:
+            return "budget"
+        if len(self.history) == 0:
+            return "stalled" if math.isfinite(self.last_tried) else "not finite"
+        self.history.clear()
+        return None
+
+    def _search(self, stage: Stage, direction: Tensor, step: float, last: int) -> _Point | None:
+        """The first point on the projected arc with sufficient decrease, if there is one."""
+        point = self.point
+        for _ in range(MOST_BACKTRACKS):
+            trial = self._evaluate(stage, (point.x + step * direction).clamp_(0, 1))
+            self.last_tried = trial.descended
+            promised = torch.dot(point.gradient, trial.x - point.x).item()
+            gained = trial.descended - point.descended
+            if math.isfinite(trial.exact) and gained <= SUFFICIENT_DECREASE * promised:
+                return trial
+            if self.evaluations >= last:
+                return None
+            # The minimum of the parabola through both losses and the slope.
+            excess = gained - promised
+            shrunk = -promised * step / (2 * excess) if 0 < excess < math.inf else 0.0
+            step = min(max(shrunk, 0.1 * step), 0.5 * step)
+        return None
+
+    def _evaluate(self, stage: Stage, x: Tensor) -> _Point:
+        image = x.view(self.shape).requires_grad_()
+        descended, exact = stage.objective(image)
+        (gradient,) = torch.autograd.grad(descended, image)
+        self.evaluations += 1
+        values = torch.stack((descended.detach(), exact.detach())).tolist()
+        return _Point(x.detach(), values[0], values[1], gradient.flatten())
+
+    def _seen(self, stage: Stage) -> str | None:
+        loss, image = self.exact_loss_and_image()
+        return self.monitor.see(self.iteration, self.evaluations, loss, image, stage)
 
 
 class _Halt(Exception):
@@ -181,7 +400,7 @@ class _Halt(Exception):
 
 
 def l_bfgs_b(
-    objective: Objective, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
+    stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
 ) -> Minimum:
     """SciPy's L-BFGS-B (Byrd et al. 1995) with every pixel bounded to [0, 1].
 
@@ -194,8 +413,8 @@ def l_bfgs_b(
     def evaluate(pixels: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         nonlocal best, best_loss, evaluations
         image = torch.from_numpy(pixels).to(start).view_as(start).requires_grad_()
-        loss = objective(image)
-        (gradient,) = torch.autograd.grad(monitor.weight * loss, image)
+        loss, _ = stage.objective(image)
+        (gradient,) = torch.autograd.grad(loss, image)
         value = loss.item()
         evaluations += 1
         if not monitor.is_finite(value, evaluations):
@@ -203,15 +422,15 @@ def l_bfgs_b(
         if value < best_loss:
             best, best_loss = image.detach(), value
         if evaluations == 1:
-            _halt_if(monitor.see(iteration, evaluations, value, image))
+            _halt_if(monitor.see(iteration, evaluations, value, image, stage))
         _halt_if("theta" if monitor.passed_theta(value) else None)
         _halt_if("budget" if evaluations >= budget else None)
-        return monitor.weight * value, gradient.cpu().double().numpy().ravel()
+        return value, gradient.cpu().double().numpy().ravel()
 
     def after_step(_: NDArray[np.float64]) -> None:
         nonlocal iteration
         iteration += 1
-        _halt_if(monitor.see(iteration, evaluations, best_loss, best))
+        _halt_if(monitor.see(iteration, evaluations, best_loss, best, stage))
 
     # OpenBLAS's threads, idle between SciPy's small products, take the cores from PyTorch's.
     openblas = ThreadpoolController().select(internal_api="openblas")
@@ -235,7 +454,7 @@ def l_bfgs_b(
         reason = "stalled"
     except _Halt as halt:
         reason = str(halt)
-    return monitor.finish(iteration, evaluations, best_loss, best, reason)
+    return monitor.finish(iteration, evaluations, best_loss, best, stage, reason)
 
 
 def _halt_if(reason: str | None) -> None:

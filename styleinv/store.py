@@ -22,7 +22,7 @@ from styleinv.version import __version__
 Pixels = NDArray[np.uint8]
 
 # What a run's numbers depend on, beside the weights, which its address names.
-COMPUTING_ROOMS = ("gallery", "images", "encoder", "losses", "protocol", "optim", "invert")
+COMPUTING_ROOMS = ("gallery", "images", "encoder", "losses", "protocol", "lbfgs", "optim", "invert")
 
 
 @dataclass(frozen=True)

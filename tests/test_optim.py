@@ -3,16 +3,32 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from styleinv import optim
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError
-from styleinv.optim import Iterate, Minimum, Monitor, Objective, minimise
-from styleinv.protocol import CHAPTER, FAST, PROTOCOLS, RELEASED, Protocol, get_protocol
+from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
+from styleinv.protocol import (
+    CHAPTER,
+    CHAPTER_ITERATIONS,
+    FAST,
+    PROTOCOLS,
+    RELEASED,
+    SCIPY,
+    Protocol,
+    get_protocol,
+)
+
+Loss = Callable[[Tensor], Tensor]
+METHODS = [CHAPTER, FAST, SCIPY]
 
 SHAPE = (1, 3, 4, 5)
 
@@ -21,13 +37,21 @@ def start() -> Tensor:
     return torch.full(SHAPE, 0.5, dtype=torch.float64)
 
 
-def run(
-    objective: Objective, protocol: Protocol, budget: int, theta: float = 0.0, **monitor: Any
-) -> Minimum:
-    return minimise(objective, start(), protocol, budget, Monitor(theta, **monitor))
+def stage(loss: Loss, name: str = "exact", **limits: Any) -> Stage:
+    """A stage that descends `loss` and calls it exact."""
+
+    def objective(image: Tensor) -> tuple[Tensor, Tensor]:
+        value = loss(image)
+        return value, value
+
+    return Stage(name, objective, **limits)
 
 
-def constant(value: float) -> Objective:
+def run(loss: Loss, protocol: Protocol, budget: int, theta: float = 0.0, **monitor: Any) -> Minimum:
+    return minimise([stage(loss)], start(), protocol, budget, Monitor(theta, **monitor))
+
+
+def constant(value: float) -> Loss:
     """A loss that no step changes (its gradient is zero)."""
     return lambda image: value + 0 * image.sum()
 
@@ -51,7 +75,7 @@ def test_table_1_1(loss: str, budgets: tuple[int, ...]) -> None:
 
 
 def test_the_whole_chapter_takes_3_6_million_iterations() -> None:
-    budgets = [CHAPTER.budget(loss, layer) for loss in CHAPTER.budgets for layer in LAYERS]
+    budgets = [CHAPTER.budget(loss, layer) for loss in CHAPTER_ITERATIONS for layer in LAYERS]
     assert len(budgets) == 24
     assert sum(budgets) == 3_600_000
 
@@ -100,7 +124,7 @@ def test_extra_rounds_end_when_the_loss_is_low_enough() -> None:
     assert run(constant(5e-6), weighted, 11, theta=1e-6, weight=100.0).iterations == 21
 
 
-@pytest.mark.parametrize("protocol", [CHAPTER, FAST], ids=lambda p: p.method)
+@pytest.mark.parametrize("protocol", METHODS, ids=lambda p: p.method)
 def test_theta_stops_at_the_first_iterate_below_it(protocol: Protocol) -> None:
     seen: list[float] = []
 
@@ -121,7 +145,7 @@ def test_theta_is_on_weight_times_loss() -> None:
     assert light.loss > 1e-7 > heavy.loss
 
 
-@pytest.mark.parametrize("protocol", [CHAPTER, FAST], ids=lambda p: p.method)
+@pytest.mark.parametrize("protocol", METHODS, ids=lambda p: p.method)
 def test_stays_inside_the_bounds(protocol: Protocol) -> None:
     """The minimum, -1 in one half and 2 in the other, is out of bounds: 0 and 1 are found."""
     target = torch.full(SHAPE, -1.0, dtype=torch.float64)
@@ -137,7 +161,7 @@ def test_stays_inside_the_bounds(protocol: Protocol) -> None:
     torch.testing.assert_close(result.image, target[0].clamp(0, 1))
 
 
-@pytest.mark.parametrize("protocol", [CHAPTER, FAST], ids=lambda p: p.method)
+@pytest.mark.parametrize("protocol", METHODS, ids=lambda p: p.method)
 def test_callback_sees_every_iterate_and_can_stop(protocol: Protocol) -> None:
     seen: list[Iterate] = []
 
@@ -152,7 +176,7 @@ def test_callback_sees_every_iterate_and_can_stop(protocol: Protocol) -> None:
     assert seen[-1].image.shape == SHAPE[1:]
 
 
-@pytest.mark.parametrize("protocol", [CHAPTER, FAST], ids=lambda p: p.method)
+@pytest.mark.parametrize("protocol", METHODS, ids=lambda p: p.method)
 def test_keeps_the_last_finite_image(protocol: Protocol) -> None:
     calls = 0
 
@@ -165,6 +189,87 @@ def test_keeps_the_last_finite_image(protocol: Protocol) -> None:
     assert result.stop_reason == "not finite"
     assert math.isfinite(result.loss)
     assert (result.image - 0.2).pow(4).sum().item() == pytest.approx(result.loss)
+
+
+@pytest.mark.parametrize("budget", [40, 333, 5000])
+@pytest.mark.parametrize("ending", ["theta", "budget", "stopped", "not finite"])
+def test_running_ahead_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, ending: str, budget: int
+) -> None:
+    """What Adam does on a GPU between two looks at the losses, here on the CPU."""
+    protocol = dataclasses.replace(CHAPTER.limited_to(budget), extra_rounds=2, extra_iterations=9)
+
+    def once(ahead: int) -> dict[str, Any]:
+        monkeypatch.setattr(optim, "_iterations_per_check", lambda image: ahead)
+        calls = 0
+
+        def loss(image: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            broken = float("nan") if ending == "not finite" and calls > 29 else 1.0
+            return (image - 0.2).square().sum() * broken
+
+        theta = 1e-3 if ending == "theta" else 0.0
+        stop_at = 25 if ending == "stopped" else -1
+        result = run(
+            loss, protocol, budget, theta, callback=lambda iterate: iterate.iteration == stop_at
+        )
+        image = result.image.tolist()
+        return {**vars(result), "image": image, "seconds": 0, "trace": len(result.trace)}
+
+    one_by_one = once(1)
+    assert once(7) == once(50) == one_by_one
+
+
+def test_stages_follow_each_other() -> None:
+    """Each stage starts where the one before ended; count, trace and exact loss are one."""
+
+    def exact(image: Tensor) -> Tensor:
+        return (image - 0.9).square().sum()
+
+    def objective(image: Tensor) -> tuple[Tensor, Tensor]:
+        return (image - 0.1).square().sum(), exact(image)
+
+    stages = [Stage("first", objective, budget=50, enough=1e-6), stage(exact, "second")]
+    seen: list[Iterate] = []
+    result = minimise(stages, start(), FAST, 100, Monitor(1e-12, callback=seen.append))
+    turn = [iterate.stage for iterate in seen].index("second")
+    before = seen[turn - 1]
+    assert before.stage == "first"
+    assert (before.image - 0.1).abs().max() < 1e-3
+    assert before.loss == pytest.approx(60 * 0.8**2, rel=1e-2)
+    assert torch.equal(seen[turn].image, before.image)
+    assert (result.stop_reason, result.evaluations) == ("theta", seen[-1].evaluations)
+    assert [point.stage for point in result.trace] == sorted(p.stage for p in result.trace)
+    assert (result.image - 0.9).abs().max() < 1e-5
+
+
+def test_a_stage_keeps_to_its_share() -> None:
+    hard = [stage(lambda x: (x - 0.2).pow(4).sum(), name, budget=7) for name in "ab"]
+    result = minimise([*hard, stage(constant(1.0), "c")], start(), FAST, 20, Monitor(0.0))
+    ends = {point.stage: point.evaluations for point in result.trace}
+    assert ends["a"] <= 7
+    assert ends["b"] <= 14
+    assert result.trace[-1].stage == "c"
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_projected_l_bfgs_finds_the_bounded_minimum(seed: int) -> None:
+    """Random convex quadratics with minima in and out of the box: as SciPy's L-BFGS-B."""
+    generator = torch.Generator().manual_seed(seed)
+    n = start().numel()
+    root = torch.randn(n, n, generator=generator, dtype=torch.float64) / n**0.5
+    hessian = root @ root.T + 0.1 * torch.eye(n, dtype=torch.float64)
+    centre = 0.5 + torch.randn(n, generator=generator, dtype=torch.float64)
+
+    def loss(image: Tensor) -> Tensor:
+        offset = image.flatten() - centre
+        return offset @ hessian @ offset
+
+    ours, scipys = run(loss, FAST, 500), run(loss, SCIPY, 500)
+    assert ours.loss <= scipys.loss * (1 + 1e-9) + 1e-12
+    torch.testing.assert_close(ours.image, scipys.image, atol=1e-5, rtol=0)
 
 
 def test_fast_budget_counts_evaluations() -> None:

@@ -1,0 +1,77 @@
+"""The algebra of limited-memory BFGS, on tensors and on their device."""
+
+import torch
+from torch import Tensor
+
+
+class CurvatureHistory:
+    """The last `memory` pairs (s, y) of step and change of gradient, and -H g from them.
+
+    H is the inverse BFGS matrix that starts as scale x identity and is updated with each pair,
+    oldest first. It is never formed: in the compact form of Byrd, Nocedal and Schnabel (1994,
+    theorem 2.2), with S and Y the pairs as rows, R the upper triangle of S Y^T and D its diagonal,
+
+        H g = scale g + S^T d - scale Y^T a,
+        R a = S g,   R^T d = D a + scale (Y Y^T a - Y g).
+
+    Two passes over the pairs per direction, all in one matrix product each, instead of the
+    two-loop recursion's dozens of small operations.
+    """
+
+    def __init__(self, memory: int, like: Tensor) -> None:
+        """Room for `memory` pairs of vectors of the length, dtype and device of `like`."""
+        self.memory = memory
+        self._pairs = like.new_zeros((2 * memory, like.numel()))  # S above Y
+        # The small products decide over directions: in float64 where the device has it.
+        exact = torch.float32 if like.device.type == "mps" else torch.float64
+        self._sy = torch.zeros((memory, memory), dtype=exact, device=like.device)
+        self._yy = torch.zeros_like(self._sy)
+        self._slots: list[int] = []  # oldest first
+        self._scale = 1.0
+        self._newest_unmultiplied = False
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def clear(self) -> None:
+        self._slots = []
+
+    def add(self, step: Tensor, change: Tensor, curvature: float, squared_change: float) -> None:
+        """Take up s and y, given s^T y > 0 and y^T y; the oldest pair makes room."""
+        slot = self._slots.pop(0) if len(self) == self.memory else len(self)
+        self._slots.append(slot)
+        self._pairs[slot] = step
+        self._pairs[self.memory + slot] = change
+        self._scale = curvature / squared_change
+        self._newest_unmultiplied = True
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """-H g; steepest descent as long as there is no pair."""
+        if not self._slots:
+            return -gradient
+        sg, yg = self._products(gradient)
+        order = torch.tensor(self._slots, device=gradient.device)
+        s_times_g, y_times_g = sg[order], yg[order]
+        r = self._sy[order][:, order].triu()
+        yy = self._yy[order][:, order]
+        a = torch.linalg.solve_triangular(r, s_times_g, upper=True)
+        right = r.diagonal()[:, None] * a + self._scale * (yy @ a - y_times_g)
+        d = torch.linalg.solve_triangular(r.T, right, upper=False)
+        weights = torch.zeros((2 * self.memory, 1), dtype=a.dtype, device=a.device)
+        weights[order] = -d
+        weights[order + self.memory] = self._scale * a
+        return (weights[:, 0].to(gradient) @ self._pairs).sub_(gradient, alpha=self._scale)
+
+    def _products(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """S g and Y g as columns; with a new pair, also the newest columns of S Y^T and Y Y^T."""
+        if not self._newest_unmultiplied:
+            products = (self._pairs @ gradient[:, None]).to(self._sy.dtype)
+        else:
+            slot = self._slots[-1]
+            change = self._pairs[self.memory + slot]
+            products = (self._pairs @ torch.stack((gradient, change), 1)).to(self._sy.dtype)
+            self._sy[:, slot] = products[: self.memory, 1]
+            self._yy[:, slot] = products[self.memory :, 1]
+            self._yy[slot, :] = products[self.memory :, 1]
+            self._newest_unmultiplied = False
+        return products[: self.memory, :1], products[self.memory :, :1]
