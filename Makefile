@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env book test lint bench explore picture lock clean
+.PHONY: env book test lint bench bench-full explore picture lock clean
 
 env: .venv/installed
 
@@ -26,6 +26,13 @@ lint: env
 
 bench: env
 	$(BIN)/python benchmarks/bench.py
+
+# Hours, in the background; started again, it goes on where it was. Other weights or images:
+# make bench-full BENCH="--encoder FILE --styles A B C"
+bench-full: env
+	@mkdir -p _build
+	nohup $(BIN)/python benchmarks/full.py $(BENCH) >>_build/bench-full.log 2>&1 &
+	@echo "The record is being made: tail -f _build/bench-full.log"
 
 # A copy of the notebooks, live in JupyterLab on this machine.
 explore: env _explore/experiments.ipynb

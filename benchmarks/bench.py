@@ -1,100 +1,123 @@
-"""What an inversion costs on this machine, side by side in one run.
+"""What an inversion costs on this machine, side by side in one run, in a few minutes: `make bench`.
 
-Each row is a way to spend one evaluation of loss and gradient (Gram matrix, bundled encoder): the
-convolutions alone, an iteration of Adam, an evaluation within SciPy's L-BFGS-B, and the same with
-OpenBLAS's threads left as they are, which is what styleinv avoids. The ways take turns, so that a
-noisy machine disturbs all of them alike; printed are median and range over the rounds, and the
-ratio to Adam.
+First this machine's ceilings; then, per layer and loss, one iteration of each method, the methods
+taking turns; then a race of four methods over one cell, drawn in `_build/bench.png`. The numbers go
+to `_build/bench.json`. The record that the book quotes is made by `benchmarks/full.py`.
 """
 
-import dataclasses
+import itertools
 import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
+import matplotlib.pyplot as plt
 import torch
+from ways import (
+    blas_as_it_comes,
+    ceilings,
+    convolutions_alone,
+    iteration,
+    released_iteration,
+    seconds_per_call,
+    spread,
+    take_turns,
+)
 
 import styleinv
-from styleinv import optim
-from styleinv.invert import plan
-from styleinv.protocol import PROTOCOLS
+from styleinv.invert import Task, plan
+from styleinv.protocol import CHAPTER, FAST, SCIPY
 
 SIZE = 128
-ROUNDS = 7
-EVALUATIONS = 20
-RESULTS = Path(__file__).parents[1] / "_build" / "bench.json"
-
-
-def convolutions_alone(encoder: styleinv.Encoder, layer: str) -> float:
-    """Seconds per forward pass and gradient with respect to the image, no loss and no optimiser."""
-    image = torch.rand(1, 3, SIZE, SIZE, requires_grad=True)
-    ones = torch.ones_like(encoder(image, layer))
-    started = time.perf_counter()
-    for _ in range(EVALUATIONS):
-        torch.autograd.grad(encoder(image, layer), image, ones)
-    return (time.perf_counter() - started) / EVALUATIONS
-
-
-def inversion(encoder: styleinv.Encoder, layer: str, protocol: str) -> float:
-    """Seconds per evaluation of a short inversion that theta does not stop."""
-    endless = dataclasses.replace(PROTOCOLS[protocol].limited_to(EVALUATIONS), theta=0.0)
-    task = plan("bundled:strokes", layer=layer, encoder=encoder, protocol=endless, size=SIZE)
-    result = task.run()
-    return result.seconds / result.evaluations
-
-
-def with_free_openblas(encoder: styleinv.Encoder, layer: str) -> float:
-    """L-BFGS-B as it is without the limit on OpenBLAS's threads."""
-    free = mock.Mock()
-    free.return_value.select.return_value.limit = lambda limits: nullcontext()
-    with mock.patch.object(optim, "ThreadpoolController", free):
-        return inversion(encoder, layer, "fast")
+ROUNDS = 5
+RACE_ITERATIONS = 3000
+BUILD = Path(__file__).parents[1] / "_build"
 
 
 def main() -> None:
-    """Print the table and keep it in `_build/bench.json`."""
+    """Print the table, keep it, draw the race."""
     encoder = styleinv.load_encoder("bundled")
-    ways: dict[str, Callable[[str], float]] = {
-        "convolutions alone": lambda layer: convolutions_alone(encoder, layer),
-        "Adam, per iteration": lambda layer: inversion(encoder, layer, "chapter"),
-        "L-BFGS-B, per evaluation": lambda layer: inversion(encoder, layer, "fast"),
-        "L-BFGS-B, OpenBLAS free": lambda layer: with_free_openblas(encoder, layer),
-    }
-    rows = []
-    print(f"{SIZE} x {SIZE}, {torch.get_num_threads()} threads, {ROUNDS} rounds of {EVALUATIONS}")
+    limits = ceilings()
     print(
-        f"{'layer':10} {'way':26} {'ms median':>10} {'(range)':>16} {'x Adam':>8} {'(range)':>14}"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; at most "
+        f"{limits['float32_gflop_per_s']:.0f} GFLOP/s (float32) and "
+        f"{limits['bfloat16_gflop_per_s']:.0f} GFLOP/s (bfloat16) in convolutions, "
+        f"{limits['memory_gb_per_s']:.0f} GB/s of memory"
     )
-    for layer in styleinv.LAYERS:
-        for way in ways.values():
-            way(layer)  # warm up
-        rounds = [{name: way(layer) for name, way in ways.items()} for _ in range(ROUNDS)]
-        for name in ways:
-            times = [1000 * times[name] for times in rounds]
-            ratios = [times[name] / times["Adam, per iteration"] for times in rounds]
-            rows.append({"layer": layer, "way": name, "milliseconds": times, "to_adam": ratios})
-            print(
-                f"{layer:10} {name:26} {statistics.median(times):10.1f} "
-                f"{f'({min(times):.1f}-{max(times):.1f})':>16} {statistics.median(ratios):8.2f} "
-                f"{f'({min(ratios):.2f}-{max(ratios):.2f})':>14}",
-                flush=True,
-            )
-    record = {
-        "size": SIZE,
-        "evaluations": EVALUATIONS,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "machine": f"{platform.system()} {platform.machine()}",
-        "rows": rows,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"kept in {RESULTS}")
+    print(f"{SIZE} x {SIZE}, bundled encoder, median of {ROUNDS} rounds (range)")
+    rows = []
+    for layer, loss in itertools.product(styleinv.LAYERS, ("gram", "moment-4", "mmd")):
+        task = plan("bundled:strokes", layer=layer, loss=loss, size=SIZE, encoder=encoder)
+        rows.append({"layer": layer, "loss": loss, "ways": one_iteration(task)})
+    race = run_race(encoder)
+    BUILD.mkdir(exist_ok=True)
+    found = {"ceilings": limits, "size": SIZE, "rows": rows, "race": race}
+    (BUILD / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(f"kept in {BUILD / 'bench.json'}, drawn in {BUILD / 'bench.png'}")
+
+
+def one_iteration(task: Task) -> dict[str, Any]:
+    """Milliseconds per iteration or evaluation, and the ratio to an iteration of our Adam."""
+    convolutions = convolutions_alone(SIZE, task.layer)
+
+    def scipy_as_it_comes() -> float:
+        with blas_as_it_comes():
+            return iteration(task, "l-bfgs-b", 8)
+
+    seconds = take_turns(
+        {
+            "Adam": lambda: iteration(task, "adam", 8),
+            "the released algorithm": lambda: released_iteration(task, 4),
+            "convolutions alone": lambda: seconds_per_call(convolutions, 4),
+            "projected L-BFGS": lambda: iteration(task, "l-bfgs", 8),
+            "SciPy's L-BFGS-B": lambda: iteration(task, "l-bfgs-b", 8),
+            "the same, BLAS as it comes": scipy_as_it_comes,
+        },
+        ROUNDS,
+    )
+    found = {}
+    for name, values in seconds.items():
+        ratios = [a / b for a, b in zip(values, seconds["Adam"], strict=True)]
+        found[name] = {"milliseconds": spread([1000 * v for v in values]), "ratio": spread(ratios)}
+        ms, ratio = found[name]["milliseconds"], found[name]["ratio"]
+        print(
+            f"{task.layer} {task.loss:9} {name:27} {ms['median']:7.2f} ms "
+            f"({ms['low']:.2f}-{ms['high']:.2f})  {ratio['median']:5.2f} x Adam "
+            f"({ratio['low']:.2f}-{ratio['high']:.2f})",
+            flush=True,
+        )
+    return found
+
+
+def run_race(encoder: styleinv.Encoder) -> list[dict[str, Any]]:
+    """Loss over time from the same noise: relu_2_1, N = 3."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), layout="constrained")
+    lines, pictures = axes
+    lanes, found = [], []
+    for name, protocol in {
+        "fast": FAST,
+        "SciPy's L-BFGS-B": SCIPY.limited_to(500),
+        f"Adam, {RACE_ITERATIONS} iterations": CHAPTER.limited_to(RACE_ITERATIONS),
+    }.items():
+        result = styleinv.invert(
+            "bundled:strokes", loss="moment-3", size=SIZE, encoder=encoder, protocol=protocol
+        )
+        points = [(point.seconds, point.loss) for point in result.trace]
+        lines.plot(*zip(*points, strict=True), label=name)
+        lanes.append(result.image)
+        print(
+            f"race: {name}: loss {result.loss:.2g} after {result.evaluations} evaluations, "
+            f"{result.seconds:.1f} s, {result.stop_reason}"
+        )
+        found.append({"method": name, "trace": points, "stop_reason": result.stop_reason})
+    lines.axhline(FAST.theta, color="grey", linestyle=":", label="theta")
+    lines.set(xscale="log", yscale="log", xlabel="seconds", ylabel="exact loss")
+    lines.set_title(f"strokes, relu_2_1, N = 3, {SIZE} x {SIZE}, seed 0")
+    lines.legend()
+    pictures.imshow(torch.cat(lanes, dim=2).permute(1, 2, 0).numpy(), interpolation="nearest")
+    pictures.set_title("fast, SciPy's L-BFGS-B, Adam")
+    pictures.axis("off")
+    figure.savefig(BUILD / "bench.png", dpi=120)
+    return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,231 @@
+"""What is measured side by side: ways to spend an iteration, and what bounds them."""
+
+import copy
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from released import ReleasedAlgorithm
+from torch import Tensor
+
+import styleinv
+from styleinv import optim
+from styleinv.invert import Task, noise_image
+from styleinv.losses import make_loss
+from styleinv.protocol import CHAPTER, FAST, RELEASED, SCIPY
+
+# Table 1.1's columns.
+LOSSES = ("gram", "mmd", "moment-1", "moment-2", "moment-3", "moment-4")
+CHANNELS = ((3, 64), (64, 64), (64, 128), (128, 128))
+ENDLESS = {"adam": CHAPTER, "l-bfgs": FAST, "l-bfgs-b": SCIPY}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and range of repeated measurements."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def take_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each way returns, per round; the ways take turns, after one warm-up of each.
+
+    A noisy machine disturbs all of them alike.
+    """
+    for way in ways.values():
+        way()
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
+
+
+def seconds_per_call(function: Callable[[], object], repeats: int) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - started) / repeats
+
+
+def convolutions_alone(
+    size: int, layer: str, dtype: torch.dtype = torch.float32
+) -> Callable[[], None]:
+    """The layer's convolutions and their gradients with respect to the input, and nothing else.
+
+    The gradient of a convolution is a convolution of the same size with channels swapped.
+    """
+
+    def image(channels: int, side: int) -> Tensor:
+        drawn = torch.rand(1, channels, side, side, dtype=dtype)
+        return drawn.contiguous(memory_format=torch.channels_last)
+
+    def kernels(into: int, out_of: int) -> Tensor:
+        drawn = torch.rand(into, out_of, 3, 3, dtype=dtype)
+        return drawn.contiguous(memory_format=torch.channels_last)
+
+    pairs = []
+    for index in range(styleinv.LAYERS.index(layer) + 1):
+        side = size if index < 2 else size // 2
+        inner, outer = CHANNELS[index]
+        pairs.append((image(inner, side), kernels(outer, inner)))
+        pairs.append((image(outer, side), kernels(inner, outer)))
+
+    def run() -> None:
+        with torch.no_grad():
+            for features, weight in pairs:
+                F.conv2d(features, weight, padding=1)
+
+    return run
+
+
+def gflop(size: int, layer: str) -> float:
+    """Multiply-adds, counted as two, of `convolutions_alone`."""
+    total = 0
+    for index in range(styleinv.LAYERS.index(layer) + 1):
+        side = size if index < 2 else size // 2
+        total += 2 * 2 * 9 * CHANNELS[index][0] * CHANNELS[index][1] * side * side
+    return total / 1e9
+
+
+def ceilings() -> dict[str, float]:
+    """What this machine can do at most: convolutions in both precisions, memory traffic."""
+    single = convolutions_alone(256, "relu_1_2", torch.float32)
+    half = convolutions_alone(256, "relu_1_2", torch.bfloat16)
+    source = torch.rand(64 * 2**20)
+    target = torch.empty_like(source)
+    seconds = take_turns(
+        {
+            "float32": lambda: seconds_per_call(single, 2),
+            "bfloat16": lambda: seconds_per_call(half, 2),
+            "copy": lambda: seconds_per_call(lambda: target.copy_(source), 2),
+        },
+        rounds=5,
+    )
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    work = gflop(256, "relu_1_2")
+    return {
+        "float32_gflop_per_s": work / middle["float32"],
+        "bfloat16_gflop_per_s": work / middle["bfloat16"],
+        "memory_gb_per_s": 2 * source.numel() * source.element_size() / 1e9 / middle["copy"],
+    }
+
+
+def iteration(task: Task, method: str, iterations: int) -> float:
+    """Seconds per iteration (Adam) or evaluation of a run that theta does not stop.
+
+    Taken from the trace, without the start: loading the style, its statistic, the first evaluation.
+    """
+    endless = dataclasses.replace(
+        ENDLESS[method].limited_to(iterations + 1),
+        theta=-float("inf"),
+        without_theta=(),
+        warmups={},
+    )
+    trace = dataclasses.replace(task, protocol=endless).run().trace
+    first, last = trace[1], trace[-1]
+    return (last.seconds - first.seconds) / (last.evaluations - first.evaluations)
+
+
+def released_iteration(task: Task, iterations: int) -> float:
+    """Seconds per iteration of the released algorithm on the same image, layer and loss."""
+    style = task.style[None]
+    noise = noise_image(style, RELEASED, 13)
+    algorithm = ReleasedAlgorithm(task.encoder, task.style, noise, task.layer, task.loss)
+    algorithm.step()
+    return seconds_per_call(algorithm.step, iterations)
+
+
+@contextmanager
+def blas_as_it_comes() -> Iterator[None]:
+    """SciPy's L-BFGS-B with OpenBLAS's threads left alone, as whoever calls SciPy gets it."""
+    free = mock.Mock()
+    free.return_value.select.return_value.limit = lambda limits: nullcontext()
+    with mock.patch.object(optim, "ThreadpoolController", free):
+        yield
+
+
+def unbounded(task: Task, evaluations: int) -> dict[str, Any]:
+    """`torch.optim.LBFGS`, which knows no bounds: its loss, and the loss of its clamped image."""
+    style = task.style[None]
+    with torch.no_grad():
+        criterion = make_loss(task.loss, task.encoder(style, task.layer))
+    image = noise_image(style, FAST, task.seed).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [image],
+        max_iter=evaluations,
+        max_eval=evaluations,
+        history_size=FAST.memory,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+    calls = 0
+
+    def closure() -> Tensor:
+        nonlocal calls
+        calls += 1
+        optimizer.zero_grad()
+        loss = criterion(task.encoder(image, task.layer))
+        loss.backward()
+        return loss
+
+    started = time.perf_counter()
+    optimizer.step(closure)
+    seconds = time.perf_counter() - started
+    with torch.no_grad():
+        outside = ((image < 0) | (image > 1)).float().mean().item()
+        loss, clamped = (
+            criterion(task.encoder(x, task.layer)).item() for x in (image, image.clamp(0, 1))
+        )
+    return {
+        "loss_reached": loss,
+        "clamped_loss": clamped,
+        "outside": outside,
+        "evaluations": calls,
+        "seconds": seconds,
+    }
+
+
+def in_bfloat16(task: Task, evaluations: int) -> dict[str, Any]:
+    """`fast` with the encoder in bfloat16 and the rest in float32, beside all in float32.
+
+    Losses are the exact ones in float32. `gradient_error` is relative, at the noise image.
+    """
+    half = copy.deepcopy(task.encoder).to(torch.bfloat16)
+    style = task.style[None]
+    with torch.no_grad():
+        criterion = make_loss(task.loss, task.encoder(style, task.layer))
+        half_criterion = make_loss(task.loss, half(style.bfloat16(), task.layer).float())
+
+    def single(image: Tensor) -> tuple[Tensor, Tensor]:
+        loss = criterion(task.encoder(image, task.layer))
+        return loss, loss
+
+    def mixed(image: Tensor) -> tuple[Tensor, Tensor]:
+        loss = half_criterion(half(image.bfloat16(), task.layer).float())
+        with torch.no_grad():
+            return loss, single(image)[0]
+
+    noise = noise_image(style, FAST, task.seed).requires_grad_()
+    gradients = [torch.autograd.grad(way(noise)[0], noise)[0] for way in (single, mixed)]
+    error = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    found: dict[str, Any] = {"gradient_error": error.item()}
+    for name, objective in (("float32", single), ("bfloat16", mixed)):
+        result = optim.minimise(
+            [optim.Stage(name, objective)],
+            noise.detach(),
+            FAST,
+            evaluations,
+            optim.Monitor(FAST.theta),
+        )
+        found[name] = {
+            "final_loss": result.loss,
+            "evaluations": result.evaluations,
+            "stop_reason": result.stop_reason,
+        }
+    return found
