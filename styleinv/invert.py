@@ -81,7 +81,7 @@ class Task:
             features = self.encoder(target, self.layer)
             exact = make_loss(self.loss, features, protocol.convention)
             stages = []
-            for warmup in protocol.warmups.get(self.loss, ()):
+            for warmup in protocol.warmups_of(self.loss, self.layer):
                 make = WARMUPS[warmup.loss]
                 surrogate = make(features, protocol.convention)
                 if surrogate.of_pre_activations:

@@ -14,8 +14,8 @@ class CurvatureHistory:
         H g = scale g + S^T d - scale Y^T a,
         R a = S g,   R^T d = D a + scale (Y Y^T a - Y g).
 
-    Two passes over the pairs per direction, all in one matrix product each, instead of the
-    two-loop recursion's dozens of small operations.
+    Three passes over the pairs per direction, each a single product of matrix and vector, instead
+    of the two-loop recursion's dozens of small operations.
     """
 
     def __init__(self, memory: int, like: Tensor) -> None:
@@ -64,14 +64,13 @@ class CurvatureHistory:
 
     def _products(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """S g and Y g as columns; with a new pair, also the newest columns of S Y^T and Y Y^T."""
-        if not self._newest_unmultiplied:
-            products = (self._pairs @ gradient[:, None]).to(self._sy.dtype)
-        else:
+        # Vector by vector: the BLAS is many times slower at a product with two columns.
+        if self._newest_unmultiplied:
             slot = self._slots[-1]
             change = self._pairs[self.memory + slot]
-            products = (self._pairs @ torch.stack((gradient, change), 1)).to(self._sy.dtype)
-            self._sy[:, slot] = products[: self.memory, 1]
-            self._yy[:, slot] = products[self.memory :, 1]
-            self._yy[slot, :] = products[self.memory :, 1]
+            products = (self._pairs @ change).to(self._sy.dtype)
+            self._sy[:, slot] = products[: self.memory]
+            self._yy[:, slot] = self._yy[slot, :] = products[self.memory :]
             self._newest_unmultiplied = False
-        return products[: self.memory, :1], products[self.memory :, :1]
+        products = (self._pairs @ gradient).to(self._sy.dtype)[:, None]
+        return products[: self.memory], products[self.memory :]

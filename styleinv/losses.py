@@ -156,6 +156,9 @@ class _CentralMoments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, n_moments: int) -> Tensor:
         mean = rows.mean(dim=0)
+        if n_moments == 1:
+            ctx.save_for_backward(rows[:1].expand_as(rows), mean[None])
+            return mean[None]
         centred = rows - mean
         found = [mean]
         power = centred
