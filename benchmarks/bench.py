@@ -35,6 +35,7 @@ BUILD = Path(__file__).parents[1] / "_build"
 
 def main() -> None:
     """Print the table, keep it, draw the race."""
+    BUILD.mkdir(exist_ok=True)
     encoder = styleinv.load_encoder("bundled")
     limits = ceilings()
     print(
@@ -49,7 +50,6 @@ def main() -> None:
         task = plan("bundled:strokes", layer=layer, loss=loss, size=SIZE, encoder=encoder)
         rows.append({"layer": layer, "loss": loss, "ways": one_iteration(task)})
     race = run_race(encoder)
-    BUILD.mkdir(exist_ok=True)
     found = {"ceilings": limits, "size": SIZE, "rows": rows, "race": race}
     (BUILD / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
     print(f"kept in {BUILD / 'bench.json'}, drawn in {BUILD / 'bench.png'}")

@@ -1,10 +1,12 @@
 """The benchmarks' baseline computes what it says, and their measurements run."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from styleinv.encoder import Encoder
 from styleinv.invert import noise_image, plan
@@ -12,6 +14,7 @@ from styleinv.protocol import RELEASED
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import bench
 from full import Bench
 from released import ReleasedAlgorithm
 from ways import LOSSES, convolutions_alone, gflop, in_bfloat16, take_turns, unbounded
@@ -61,6 +64,21 @@ def test_unbounded_and_half_precision_runs(bundled: Encoder) -> None:
     assert half["float32"]["evaluations"] <= 30
 
 
+def test_bench_prints_keeps_and_draws(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"SIZE": 16, "ROUNDS": 1, "RACE_ITERATIONS": 5, "BUILD": tmp_path}.items():
+        monkeypatch.setattr(bench, name, value)
+    bench.main()
+    printed = capsys.readouterr().out
+    assert "relu_2_2 mmd       the released algorithm" in printed
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert {way for row in found["rows"] for way in row["ways"]} >= {"Adam", "projected L-BFGS"}
+    assert len(found["race"]) == 3
+    with Image.open(tmp_path / "bench.png") as picture:
+        assert picture.width > 1000
+
+
 def test_full_record_is_kept_and_named_without_paths(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -68,14 +86,14 @@ def test_full_record_is_kept_and_named_without_paths(
 
     monkeypatch.setattr(full, "WORK", tmp_path / "work")
     monkeypatch.setattr(full, "RECORD", tmp_path / "performance.json")
-    bench = Bench("bundled", ["bundled:mosaic", "bundled:strokes", str(tmp_path / "own.png")])
+    record = Bench("bundled", ["bundled:mosaic", "bundled:strokes", str(tmp_path / "own.png")])
     cell = {"style": str(tmp_path / "own.png"), "size": 32, "layer": "relu_1_1", "loss": "gram"}
     calls: list[object] = []
     for _ in range(2):
-        found = bench._keep("part", cell, lambda cell: calls.append(cell) or {"x": 1})
+        found = record._keep("part", cell, lambda cell: calls.append(cell) or {"x": 1})
         assert found == {"style": "own", "size": 32, "layer": "relu_1_1", "loss": "gram", "x": 1}
     assert calls == [cell]
-    bench.collect()
+    record.collect()
     text = (tmp_path / "performance.json").read_text()
     assert '"x": 1' in text
     assert str(tmp_path) not in text
