@@ -311,6 +311,7 @@ class _ProjectedLBFGS:
         self.x = start.detach().clamp(0, 1).flatten()
         self.history = CurvatureHistory(memory, self.x)
         self.point: _Point
+        self.last_tried = math.nan  # a loss, or a slope that led nowhere
 
     def exact_loss_and_image(self) -> tuple[float, Tensor]:
         return self.point.exact, self.point.x.view(self.shape)
@@ -345,7 +346,7 @@ class _ProjectedLBFGS:
             step = 1.0 if len(self.history) else 1 / math.sqrt(-slope)
             found = self._search(stage, direction, step, last)
         else:
-            found = None
+            found, self.last_tried = None, slope
         if found is None:
             return self._failed(last)
         moved, change = found.x - x, found.gradient - gradient

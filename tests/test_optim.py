@@ -244,6 +244,14 @@ def test_stages_follow_each_other() -> None:
     assert (result.image - 0.9).abs().max() < 1e-5
 
 
+def test_nothing_to_descend() -> None:
+    """A gradient that is zero everywhere, or no number, ends the run at once, and says so."""
+    flat = run(constant(1.0), FAST, 100)
+    assert (flat.stop_reason, flat.evaluations) == ("stalled", 1)
+    kink = run(lambda image: (image - 0.5).abs().sqrt().sum() + 1, FAST, 100)
+    assert (kink.stop_reason, kink.loss) == ("not finite", 1.0)
+
+
 def test_a_stage_keeps_to_its_share() -> None:
     hard = [stage(lambda x: (x - 0.2).pow(4).sum(), name, budget=7) for name in "ab"]
     result = minimise([*hard, stage(constant(1.0), "c")], start(), FAST, 20, Monitor(0.0))
