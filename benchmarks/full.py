@@ -54,6 +54,7 @@ ROUNDS = 3
 ADAM_ITERATIONS = 20_000
 RACE_LOSSES = ("gram", "moment-1", "moment-2", "moment-3")
 SCIPY_EVALUATIONS = 400
+PAIRS = (10, 20, 40, 80)
 N4_SEEDS = (0, 1, 2)
 N4_SIZE = 128
 N4_STYLES = ("skimage:immunohistochemistry", "skimage:coffee")
@@ -119,6 +120,8 @@ class Bench:
         for layer, loss in itertools.product(LAYERS, LOSSES):
             cell = self._cell(first, N4_SIZE, layer, loss)
             self._keep("whole", cell, lambda cell: _outcome(self._task(cell, FAST)))
+        for layer, loss in itertools.product(LAYERS, ("gram", "moment-1", "moment-2")):
+            self._keep("pairs", self._cell(first, 64, layer, loss), self._pairs)
         for size, layer, loss in itertools.product((64, SIZE), LAYERS, ("gram", "moment-2")):
             self._keep("evaluation", self._cell(first, size, layer, loss), self._evaluation)
         for cell in self._race_cells():
@@ -195,6 +198,13 @@ class Bench:
         return {
             "ours": _outcome(self._task(cell, ours)),
             "scipy": _outcome(self._task(cell, theirs)),
+        }
+
+    def _pairs(self, cell: Found) -> Found:
+        """`fast` with fewer and with more pairs in its memory."""
+        return {
+            str(pairs): _outcome(self._task(cell, dataclasses.replace(FAST, memory=pairs)))
+            for pairs in PAIRS
         }
 
     def _evaluation(self, cell: Found) -> Found:

@@ -1,4 +1,4 @@
-"""How an inversion is run: Table 1.1, the stopping rule, and the three protocols.
+"""How an inversion is run: Table 1.1, the stopping rule, and the protocols.
 
 * ``chapter``: section 1.3 as printed. Adam, learning rate 1e-3; stop when the loss falls below
   theta = 1e-5; if it is still above theta at the end, up to 240 rounds of 1000 more iterations.
@@ -13,6 +13,11 @@ Deviations, on purpose. Where the chapter is silent, ``chapter`` starts from uni
 [0, 1) and clamps the image to [0, 1] before every evaluation, as the released code does.
 ``released`` mends the code's fault of naming, which made losses compare the wrong layers. Both keep
 the moment loss bounded where psi would be negative (`styleinv.losses.MomentLoss`).
+
+The settings of ``fast`` were chosen by measurement (the book's page on speed; `benchmarks/full.py`
+makes its record): 40 pairs, because fewer need more evaluations and more take longer for each;
+the warm-ups, because from noise three and four moments mostly do not converge at the deeper
+layers.
 
 The MMD as printed is a signed sum. Under ``chapter`` it passes theta by becoming negative, often
 after few iterations; ``fast`` therefore runs it through its whole budget.
