@@ -79,7 +79,10 @@ def invert(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(help="Stop after so much wall time; such a run is not repeatable."),
+        typer.Option(
+            help="Stop after so much wall time; such a run is not repeatable. Default: 1800 for "
+            "`fast` and `scipy` unless --iterations is given, else none."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or mps; no silent fallback.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the PNG and its JSON record.")] = Path(

@@ -13,8 +13,8 @@ from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, Fit, load_style, short_name
-from styleinv.losses import LOSSES, REDRAWN, WARMUPS, StyleLoss, make_loss
-from styleinv.memory import give_back_freed_memory, keep_freed_memory
+from styleinv.losses import LOSSES, REDRAWN, WARMUPS, PreActivationLoss, StyleLoss, make_loss
+from styleinv.memory import freed_memory_kept
 from styleinv.optim import Iterate, Minimum, Monitor, Objective, Stage, minimise
 from styleinv.protocol import Protocol, get_protocol
 
@@ -38,6 +38,14 @@ class Task:
     protocol: Protocol
     seed: int
 
+    def __post_init__(self) -> None:
+        if self.loss in REDRAWN and self.protocol.method != "adam":
+            raise InputError(
+                f"loss {self.loss!r} draws new pairs at every evaluation, which the line search of "
+                f"protocol {self.protocol.name!r} cannot compare; allowed are protocols that use "
+                "Adam"
+            )
+
     def asked(self) -> dict[str, Any]:
         """Everything that determines the result, as plain JSON values."""
         pixels = self.style.contiguous().numpy().tobytes()
@@ -60,17 +68,15 @@ class Task:
         encoder, protocol = self.encoder, self.protocol
         target = self.style.to(encoder.device, encoder.dtype)[None]
         budget = protocol.budget(self.loss, self.layer)
-        keep_freed_memory()
-        minimum = minimise(
-            self._stages(target, budget),
-            noise_image(target, protocol, self.seed),
-            protocol,
-            budget,
-            Monitor(
-                protocol.theta_of(self.loss), protocol.weight(self.loss), callback, protocol.seconds
-            ),
-        )
-        give_back_freed_memory()
+        theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
+        with freed_memory_kept():
+            minimum = minimise(
+                self._stages(target, budget),
+                noise_image(target, protocol, self.seed),
+                protocol,
+                budget,
+                Monitor(theta, weight, callback, protocol.seconds),
+            )
         found = vars(minimum) | {"image": minimum.image.float().cpu()}
         return Inversion(**found, task=self)
 
@@ -83,10 +89,9 @@ class Task:
             stages = []
             for warmup in protocol.warmups_of(self.loss, self.layer):
                 make = WARMUPS[warmup.loss]
-                surrogate = make(features, protocol.convention)
-                if surrogate.of_pre_activations:
-                    pre_activations = self.encoder.pre_activations(target, self.layer)
-                    surrogate = make(pre_activations, protocol.convention)
+                before_relu = make is PreActivationLoss
+                given = self.encoder.pre_activations if before_relu else self.encoder
+                surrogate = make(given(target, self.layer), protocol.convention)
                 share = max(1, round(warmup.share * budget))
                 objective = self._objective(surrogate, exact)
                 stages.append(Stage(warmup.loss, objective, share, warmup.enough))
@@ -144,11 +149,13 @@ def invert(
         size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
         fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.
         iterations: replace the protocol's budget; then there are no extra rounds.
-        seconds: wall time at most, in place of the protocol's own limit.
+        seconds: wall time at most, in place of the protocol's own limit (``fast``: 1800, unless
+            `iterations` is given).
         device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
         callback: called with every `Iterate`; return True to stop the run.
 
-    The same arguments give the same bits on one machine, unless seconds end the run.
+    The same arguments give the same bits on one machine, unless seconds end the run. On Linux,
+    the first run sets the process's memory allocator up for it (`styleinv.memory`).
 
     Raises:
         InputError: an argument is not allowed; the message names it and says what is.
@@ -191,11 +198,6 @@ def plan(
         chosen = chosen.limited_to(iterations)
     if seconds is not None:
         chosen = chosen.limited_to_seconds(seconds)
-    if loss in REDRAWN and chosen.method != "adam":
-        raise InputError(
-            f"loss {loss!r} draws new pairs at every evaluation, which the line search of "
-            f"protocol {chosen.name!r} cannot compare; allowed are protocols that use Adam"
-        )
     seed = chosen.default_seed if seed is None else seed
     whole_number("seed", seed, 0, LARGEST_SEED)
     if isinstance(style, Tensor):

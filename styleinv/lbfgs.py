@@ -22,13 +22,12 @@ class CurvatureHistory:
         """Room for `memory` pairs of vectors of the length, dtype and device of `like`."""
         self.memory = memory
         self._pairs = like.new_zeros((2 * memory, like.numel()))  # S above Y
-        # The small products decide over directions: in float64 where the device has it.
+        # The triangular systems may be ill-conditioned: in float64 where the device has it.
         exact = torch.float32 if like.device.type == "mps" else torch.float64
         self._sy = torch.zeros((memory, memory), dtype=exact, device=like.device)
         self._yy = torch.zeros_like(self._sy)
         self._slots: list[int] = []  # oldest first
         self._scale = 1.0
-        self._newest_unmultiplied = False
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -43,15 +42,18 @@ class CurvatureHistory:
         self._pairs[slot] = step
         self._pairs[self.memory + slot] = change
         self._scale = curvature / squared_change
-        self._newest_unmultiplied = True
+        products = (self._pairs @ change).to(self._sy.dtype)
+        self._sy[:, slot] = products[: self.memory]
+        self._yy[:, slot] = self._yy[slot, :] = products[self.memory :]
 
     def direction(self, gradient: Tensor) -> Tensor:
         """-H g; steepest descent as long as there is no pair."""
         if not self._slots:
             return -gradient
-        sg, yg = self._products(gradient)
         order = torch.tensor(self._slots, device=gradient.device)
-        s_times_g, y_times_g = sg[order], yg[order]
+        # Vector by vector: the BLAS is many times slower at a product with two columns.
+        products = (self._pairs @ gradient).to(self._sy.dtype)[:, None]
+        s_times_g, y_times_g = products[order], products[order + self.memory]
         r = self._sy[order][:, order].triu()
         yy = self._yy[order][:, order]
         a = torch.linalg.solve_triangular(r, s_times_g, upper=True)
@@ -61,16 +63,3 @@ class CurvatureHistory:
         weights[order] = -d
         weights[order + self.memory] = self._scale * a
         return (weights[:, 0].to(gradient) @ self._pairs).sub_(gradient, alpha=self._scale)
-
-    def _products(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """S g and Y g as columns; with a new pair, also the newest columns of S Y^T and Y Y^T."""
-        # Vector by vector: the BLAS is many times slower at a product with two columns.
-        if self._newest_unmultiplied:
-            slot = self._slots[-1]
-            change = self._pairs[self.memory + slot]
-            products = (self._pairs @ change).to(self._sy.dtype)
-            self._sy[:, slot] = products[: self.memory]
-            self._yy[:, slot] = self._yy[slot, :] = products[self.memory :]
-            self._newest_unmultiplied = False
-        products = (self._pairs @ gradient).to(self._sy.dtype)[:, None]
-        return products[: self.memory], products[self.memory :]

@@ -101,7 +101,11 @@ class _GramMatrix(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (features,) = ctx.saved_tensors
         symmetric = grad + grad.T
-        return F.conv2d(features, symmetric[:, :, None, None])
+        if _has_fast_convolution(features):
+            return F.conv2d(features, symmetric[:, :, None, None])
+        rows = positions(features) @ symmetric
+        batch, channels, height, width = features.shape
+        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _has_fast_convolution(features: Tensor) -> bool:
@@ -136,6 +140,8 @@ def moments(features: Tensor, n_moments: int) -> Tensor:
     mean(((F - M_1) / M_2)^i): skewness, kurtosis. The chapter refers to a missing section for M_i;
     this is the released code's definition.
     """
+    if features[0, 0].numel() < 2:
+        raise InputError("features must have at least 2 positions for a variance")
     central: Tensor = _CentralMoments.apply(positions(features), n_moments)
     if n_moments == 1:
         return central
@@ -223,8 +229,6 @@ class MomentLoss(StyleLoss):
         if n_moments not in (1, 2, 3, 4):
             raise InputError(f"n_moments is {n_moments}, but must be 1, 2, 3 or 4")
         one_of("negative_psi", negative_psi, ("absolute", "as printed"))
-        if style_features[0, 0].numel() < 2:
-            raise InputError("style_features must have at least 2 positions for a variance")
         self.n_moments, self.compressed = n_moments, compressed
         self.register_buffer("target", self._moments(style_features).detach())
         mean = self.target.mean(dim=1)
@@ -386,7 +390,6 @@ REDRAWN = ("mmd-random",)
 # Losses that only stages on the way to an exact one descend (`styleinv.protocol.Warmup`).
 WARMUPS: dict[str, Callable[[Tensor, Convention], StyleLoss]] = {
     "pre-activations": PreActivationLoss,
-    "moment-2": LOSSES["moment-2"],
     "moment-3 compressed": lambda style, convention: MomentLoss(
         style, 3, convention, compressed=True
     ),

@@ -1,35 +1,47 @@
-"""Keep large freed blocks of memory in the process while inversions run."""
+"""Keep large freed blocks of memory in the process while an inversion runs."""
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGEST_INT = 2**31 - 1
+# The largest threshold that older releases of glibc accept.
+_OLDER_LARGEST = 32 * 2**20
 
 
-@cache
-def keep_freed_memory() -> None:
-    """Ask glibc not to hand large freed blocks back to the kernel; elsewhere do nothing.
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Have glibc keep large freed blocks for reuse, and give them back at the end.
 
     An inversion frees and takes the same few feature maps at every evaluation. By default each of
     them, tens of megabytes, goes back to the kernel, which clears every page anew: at 256 x 256
-    that costs more than the arithmetic of a loss. For the life of the process, once called.
+    that costs more than the arithmetic of a loss. Does nothing where the C library is another.
     """
+    glibc = _glibc()
+    try:
+        yield
+    finally:
+        if glibc is not None:
+            glibc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, told once for the life of the process to keep what is freed, if it can."""
     if not sys.platform.startswith("linux"):
-        return
+        return None
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # musl has none
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_INT)
+    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):  # musl
+        return None
+    accepted = any(
+        libc.mallopt(_M_MMAP_THRESHOLD, largest) for largest in (_LARGEST_INT, _OLDER_LARGEST)
+    )
+    if accepted:
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
         # Threads, too, take their blocks where freed ones are kept.
         libc.mallopt(_M_ARENA_MAX, 1)
-
-
-def give_back_freed_memory() -> None:
-    """Return to the kernel what is free now."""
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):
-            libc.malloc_trim(0)
+    return libc

@@ -171,7 +171,7 @@ class Monitor:
         return Minimum(final, loss, iteration, evaluations, seconds, reason, self.trace)
 
     def _is_due(self, iteration: int, stage: Stage) -> bool:
-        """Log-spaced: every iteration up to 20, then each 5% further on; each stage's first."""
+        """Log-spaced: every iteration up to 20, then each 5% further on; a stage's first step."""
         if not self.trace:
             return True
         last = self.trace[-1]
@@ -271,7 +271,8 @@ def l_bfgs(
 ) -> Minimum:
     """Limited-memory BFGS, projected to the box [0, 1].
 
-    Pixels that sit on a bound and whose gradient points outwards are held. The others move along
+    Pixels that sit on a bound and whose gradient points outwards are held, as are pixels without
+    a gradient. The others move along
     -H g (`CurvatureHistory`), where g has the held pixels' entries set to zero: the two-metric
     projection of Bertsekas (1982). The line search walks the projected arc x(t) = clamp(x + t d)
     back from t = 1 by quadratic interpolation until the Armijo condition holds, so that every image
@@ -375,7 +376,9 @@ class _ProjectedLBFGS:
             self.last_tried = trial.descended
             promised = torch.dot(point.gradient, trial.x - point.x).item()
             gained = trial.descended - point.descended
-            if math.isfinite(trial.exact) and gained <= SUFFICIENT_DECREASE * promised:
+            # A step that rounds to nothing promises nothing, and is none.
+            descends = promised < 0 and gained <= SUFFICIENT_DECREASE * promised
+            if descends and math.isfinite(trial.exact):
                 return trial
             if self.evaluations >= last:
                 return None

@@ -84,7 +84,7 @@ class Protocol:
         budgets: iterations per loss and layer; for L-BFGS, evaluations of loss and gradient.
         theta: stop as soon as weight x loss is below it.
         without_theta: losses that theta does not stop.
-        weights: factor on each loss, which the optimiser and theta see but the reported loss not.
+        weights: factor on each loss, which theta and Adam see but the reported loss not.
         extra_rounds, extra_iterations: at the end of the budget, while weight x loss is above
             `extra_above`, so many rounds of so many further iterations.
         learning_rate, betas: Adam's.
@@ -112,7 +112,7 @@ class Protocol:
     seconds: float | None = None
 
     def budget(self, loss: str, layer: str) -> int:
-        """Iterations (L-BFGS-B: evaluations) before the extra rounds."""
+        """Iterations (L-BFGS: evaluations) before the extra rounds."""
         return self.budgets[loss][layer]
 
     def theta_of(self, loss: str) -> float | None:
@@ -150,10 +150,10 @@ class Protocol:
         }
 
     def limited_to(self, iterations: int) -> "Protocol":
-        """This protocol with the same budget for every cell and no extra rounds."""
+        """This protocol with the same budget for every cell, no extra rounds, any wall time."""
         whole_number("iterations", iterations, 1, MOST_ITERATIONS)
         flat = {loss: dict.fromkeys(LAYERS, iterations) for loss in LOSSES}
-        return dataclasses.replace(self, budgets=flat, extra_rounds=0)
+        return dataclasses.replace(self, budgets=flat, extra_rounds=0, seconds=None)
 
     def limited_to_seconds(self, seconds: float) -> "Protocol":
         """This protocol with so much wall time at most."""

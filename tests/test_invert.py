@@ -222,6 +222,18 @@ def test_sweep_computes_each_run_once(bundled: Encoder, tmp_path: Path) -> None:
         assert np.array_equal(second[key].image, run.image)
 
 
+def test_sweep_refuses_random_pairs_with_a_line_search(bundled: Encoder, tmp_path: Path) -> None:
+    grid = {"styles": ["bundled:mosaic"], "layers": ["relu_1_1"], "losses": ["mmd-random"]}
+    with pytest.raises(InputError, match="loss 'mmd-random' draws new pairs"):
+        styleinv.sweep(**grid, encoder=bundled, folder=tmp_path, size=SIZE)
+
+
+def test_a_run_that_the_clock_cut_off_is_not_taken_up(bundled: Encoder, tmp_path: Path) -> None:
+    task = plan("bundled:mosaic", size=SIZE, encoder=bundled, seconds=1e-6)
+    store.save(store.run_of(task.run()), tmp_path)
+    assert store.find(task, tmp_path) is None
+
+
 @pytest.mark.parametrize("empty", ["styles", "layers", "losses"])
 def test_sweep_refuses_nothing_to_do(bundled: Encoder, tmp_path: Path, empty: str) -> None:
     grid = {"styles": ["bundled:mosaic"], "layers": ["relu_1_1"], "losses": ["gram"], empty: []}

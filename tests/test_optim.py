@@ -252,6 +252,17 @@ def test_nothing_to_descend() -> None:
     assert (kink.stop_reason, kink.loss) == ("not finite", 1.0)
 
 
+def test_steps_that_round_to_nothing_end_the_run() -> None:
+    """On a plateau of float32 no step changes the loss: stalled, not at the budget's end."""
+
+    def plateau(image: Tensor) -> Tensor:
+        return 1 + 1e-2 * (image.float() - 0.2).square().sum()
+
+    result = run(plateau, FAST, 3000)
+    assert result.stop_reason == "stalled"
+    assert result.evaluations < 300
+
+
 def test_a_stage_keeps_to_its_share() -> None:
     hard = [stage(lambda x: (x - 0.2).pow(4).sum(), name, budget=7) for name in "ab"]
     result = minimise([*hard, stage(constant(1.0), "c")], start(), FAST, 20, Monitor(0.0))
