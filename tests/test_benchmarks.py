@@ -91,7 +91,9 @@ def test_full_record_is_kept_and_named_without_paths(
     calls: list[object] = []
     for _ in range(2):
         found = record._keep("part", cell, lambda cell: calls.append(cell) or {"x": 1})
-        assert found == {"style": "own", "size": 32, "layer": "relu_1_1", "loss": "gram", "x": 1}
+        named = {"style": "own", "size": 32, "layer": "relu_1_1", "loss": "gram", "x": 1}
+        assert found == found | named
+        assert set(found) == {*named, "date", "code"}
     assert calls == [cell]
     record.collect()
     text = (tmp_path / "performance.json").read_text()
