@@ -119,7 +119,8 @@ class Bench:
         for layer, loss in itertools.product(LAYERS, LOSSES):
             self._keep("iteration", self._cell(first, SIZE, layer, loss), self._iteration)
         for cell in self._race_cells():
-            self._keep("race", cell, self._race)
+            if self._path("adam", cell).exists():  # else there is nothing to race against yet
+                self._keep("race", cell, self._race)
         for layer, loss in itertools.product(LAYERS, LOSSES):
             cell = self._cell(first, N4_SIZE, layer, loss)
             self._keep("whole", cell, lambda cell: _outcome(self._task(cell, FAST)))
@@ -218,15 +219,17 @@ class Bench:
     def _evaluation(self, cell: Found) -> Found:
         """One evaluation within our L-BFGS and within SciPy's, in turns."""
         task = self._task(cell, FAST)
+        # Long enough for the threads that the way before has left waiting to fall asleep.
+        evaluations = 120 if cell["size"] == 64 else 12
 
         def as_it_comes() -> float:
             with blas_as_it_comes():
-                return iteration(task, "l-bfgs-b", 12)
+                return iteration(task, "l-bfgs-b", evaluations)
 
         seconds = take_turns(
             {
-                "ours": lambda: iteration(task, "l-bfgs", 12),
-                "scipy": lambda: iteration(task, "l-bfgs-b", 12),
+                "ours": lambda: iteration(task, "l-bfgs", evaluations),
+                "scipy": lambda: iteration(task, "l-bfgs-b", evaluations),
                 "scipy as it comes": as_it_comes,
             },
             rounds=3,
@@ -263,12 +266,13 @@ class Bench:
             encoder=self.encoder,
         )
 
+    def _path(self, part: str, cell: Found) -> Path:
+        name = "-".join(str(value) for value in _shown(cell).values()) or part
+        return self.folder / part / f"{name}.json"
+
     def _keep(self, part: str, cell: Found, measure: Callable[[Found], Found]) -> Found:
         """The measurement in the work folder, made and written first if it is not there."""
-        shown = {**cell, "style": short_name(cell["style"])} if cell else {}
-        path = (
-            self.folder / part / f"{'-'.join(str(value) for value in shown.values()) or part}.json"
-        )
+        path, shown = self._path(part, cell), _shown(cell)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "code": store.code_sha256()[:12]}
@@ -277,6 +281,11 @@ class Bench:
             print(f"{datetime.now(UTC):%H:%M:%S} {part} {path.stem}", flush=True)
         found: Found = json.loads(path.read_text())
         return found
+
+
+def _shown(cell: Found) -> Found:
+    """The cell as the record has it: the style's name, not its path."""
+    return {**cell, "style": short_name(cell["style"])} if cell else {}
 
 
 def _outcome(task: Task) -> Found:

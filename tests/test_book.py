@@ -26,7 +26,7 @@ SMALL = {"size": 32, "layers": ["relu_1_1", "relu_2_2"]}
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the book is made from, with a reader's image beside it."""
     root = tmp_path_factory.mktemp("project")
-    for name in ("_config.yml", "_toc.yml", "book", "notebooks"):
+    for name in ("_config.yml", "_toc.yml", "book", "notebooks", "results"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, root / name)
     return root

@@ -8,7 +8,7 @@ import yaml
 
 from styleinv.encoder import LAYERS, Encoder
 from styleinv.losses import LOSSES
-from styleinv.protocol import CHAPTER, RELEASED
+from styleinv.protocol import CHAPTER, FAST, RELEASED
 from styleinv.version import __version__
 from tests.conftest import ROOT
 
@@ -60,6 +60,12 @@ def test_model_card_describes_the_weights_that_ship(bundled: Encoder) -> None:
 def test_readme_picture_was_made_with_the_weights_that_ship(bundled: Encoder) -> None:
     records = json.loads((ROOT / "results/picture.json").read_text())
     assert {record["asked"]["encoder_sha256"] for record in records} == {bundled.sha256}
+
+
+def test_readme_picture_was_made_by_the_protocol_as_it_is() -> None:
+    for record in json.loads((ROOT / "results/picture.json").read_text()):
+        asked = record["asked"]
+        assert asked["protocol"] == FAST.settings(asked["loss"], asked["layer"])
 
 
 def test_readme_says_how_its_picture_was_made() -> None:
