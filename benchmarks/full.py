@@ -220,7 +220,7 @@ class Bench:
         """One evaluation within our L-BFGS and within SciPy's, in turns."""
         task = self._task(cell, FAST)
         # Long enough for the threads that the way before has left waiting to fall asleep.
-        evaluations = 120 if cell["size"] == 64 else 12
+        evaluations = 60 if cell["size"] == 64 else 12
 
         def as_it_comes() -> float:
             with blas_as_it_comes():
