@@ -101,7 +101,7 @@ class Bench:
     def adam(self) -> None:
         """Adam at the chapter's settings: where it passes theta, or its loss after 20,000."""
         for cell in self._race_cells():
-            self._keep("adam", cell, lambda cell: _outcome(self._task(cell, CHAPTER_20_000)))
+            self._adam(cell)
 
     def n4(self) -> None:
         """N = 4 by `fast`, and with the same budget from noise."""
@@ -156,6 +156,9 @@ class Bench:
         write_atomically(RECORD, lambda part: part.write_text(text))
         print(f"collected in {RECORD}")
 
+    def _adam(self, cell: Found) -> Found:
+        return self._keep("adam", cell, lambda cell: _outcome(self._task(cell, CHAPTER_20_000)))
+
     def _iteration(self, cell: Found) -> Found:
         """One iteration, four ways, in turns."""
         task = self._task(cell, CHAPTER)
@@ -184,7 +187,7 @@ class Bench:
 
     def _race(self, cell: Found) -> Found:
         """`fast` to theta, or to where Adam stood after 20,000 iterations if that is higher."""
-        adam = self._keep("adam", cell, lambda cell: _outcome(self._task(cell, CHAPTER_20_000)))
+        adam = self._adam(cell)
         target = max(FAST.theta, adam["final_loss"])
         # The Gram matrix may take as long as it needs: the question is when, not whether.
         protocol = FAST.limited_to(RACE_GRAM) if cell["loss"] == "gram" else FAST

@@ -88,7 +88,7 @@ class ReleasedAlgorithm:
         self.layout = encoder.layout
         first = nn.Conv2d(3, 3, 1)
         first.weight.data.copy_(encoder.input_weight)
-        first.bias.data.copy_(encoder.input_bias)  # type: ignore[union-attr]
+        first.bias.data.copy_(encoder.input_bias)
         first.requires_grad_(False)
         self.first = first
         self.convs = []

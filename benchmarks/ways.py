@@ -18,10 +18,10 @@ import styleinv
 from styleinv import optim
 from styleinv.invert import Task, noise_image
 from styleinv.losses import make_loss
-from styleinv.protocol import CHAPTER, FAST, RELEASED, SCIPY
+from styleinv.protocol import CHAPTER, CHAPTER_ITERATIONS, FAST, RELEASED, SCIPY
 
 # Table 1.1's columns.
-LOSSES = ("gram", "mmd", "moment-1", "moment-2", "moment-3", "moment-4")
+LOSSES = tuple(CHAPTER_ITERATIONS)
 CHANNELS = ((3, 64), (64, 64), (64, 128), (128, 128))
 ENDLESS = {"adam": CHAPTER, "l-bfgs": FAST, "l-bfgs-b": SCIPY}
 

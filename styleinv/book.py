@@ -176,7 +176,7 @@ def _execute(
             f"notebook {source.name}, cell {error.cell_index}: {error.ename}: {reason}"
         ) from error
     _tidy(result)
-    executed.write_text(nbformat.writes(result))  # type: ignore[no-untyped-call]
+    executed.write_text(nbformat.writes(result))
 
 
 def _tidy(notebook: nbformat.NotebookNode) -> None:

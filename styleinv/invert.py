@@ -89,9 +89,10 @@ class Task:
             stages = []
             for warmup in protocol.warmups_of(self.loss, self.layer):
                 make = WARMUPS[warmup.loss]
-                before_relu = make is PreActivationLoss
-                given = self.encoder.pre_activations if before_relu else self.encoder
-                surrogate = make(given(target, self.layer), protocol.convention)
+                given = features
+                if make is PreActivationLoss:
+                    given = self.encoder.pre_activations(target, self.layer)
+                surrogate = make(given, protocol.convention)
                 share = max(1, round(warmup.share * budget))
                 objective = self._objective(surrogate, exact)
                 stages.append(Stage(warmup.loss, objective, share, warmup.enough))
@@ -101,7 +102,7 @@ class Task:
         """The image's loss to descend and its exact loss, from one pass through the encoder."""
 
         def objective(noise: Tensor) -> tuple[Tensor, Tensor]:
-            if descended.of_pre_activations:
+            if isinstance(descended, PreActivationLoss):
                 pre_activations = self.encoder.pre_activations(noise, self.layer)
                 features, loss = pre_activations.detach().relu(), descended(pre_activations)
             else:

@@ -30,13 +30,7 @@ VARIANCE_FLOOR = 1e-5
 
 
 class StyleLoss(nn.Module):
-    """A statistic of the style's feature maps and the distance of the noise's from it.
-
-    Attributes:
-        of_pre_activations: the loss is given pre-activations, not features.
-    """
-
-    of_pre_activations = False
+    """A statistic of the style's feature maps and the distance of the noise's from it."""
 
     def __init__(self, style_features: Tensor, convention: Convention) -> None:
         super().__init__()
@@ -91,7 +85,7 @@ class _GramMatrix(torch.autograd.Function):
         if _has_fast_convolution(features):
             channels = features.shape[1]
             shape = (channels, channels, 1, 1)
-            gram: Tensor = conv2d_weight(features, shape, features)  # type: ignore[no-untyped-call]
+            gram: Tensor = conv2d_weight(features, shape, features)
             return gram[:, :, 0, 0]
         rows = positions(features)
         return rows.T @ rows
@@ -255,7 +249,6 @@ class PreActivationLoss(StyleLoss):
     pre-activations do. Style and noise must have the same number of positions.
     """
 
-    of_pre_activations = True
     target: Tensor
     scale: Tensor
 

@@ -245,7 +245,7 @@ def _adam_iterates(
             loss, _ = objective(image)
             losses[offset] = loss.detach()
             optimizer.zero_grad()
-            (weight * loss).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(weight * loss)
             optimizer.step()
         for offset, value in enumerate(losses.tolist()):  # waits for the device
             yield first + offset, value, images[offset]
