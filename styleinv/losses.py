@@ -1,4 +1,5 @@
-"""The chapter's style losses: Gram matrix, N moments, MMD (section 1.2, equations 1.1 to 1.6).
+"""The chapter's style losses: Gram matrix, N moments, MMD (section 1.2, equations 1.1 to 1.6),
+and four statistics that came after it (`BEYOND`).
 
 Each loss is a module that reduces the style's feature maps to its statistic once and, called with
 the feature maps of the noise image, returns a scalar that is differentiable in them. Feature maps
@@ -9,6 +10,7 @@ dtype. Two conventions:
 * ``released``: as the author's published code has them (github.com/jzenn/StyleVisualizations).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -55,6 +57,16 @@ def checked_features(features: Tensor) -> Tensor:
             f"of shape {tuple(features.shape)}"
         )
     return features
+
+
+def same_positions(values: Tensor, target: Tensor, dim: int) -> Tensor:
+    """The noise's values, if they have as many positions (along `dim`) as the style's."""
+    if values.shape[dim] != target.shape[dim]:
+        raise InputError(
+            f"noise_features has {values.shape[dim]} positions, but this loss needs the style's "
+            f"{target.shape[dim]}"
+        )
+    return values
 
 
 def positions(features: Tensor) -> Tensor:
@@ -195,7 +207,7 @@ class MomentLoss(StyleLoss):
     and the loss unbounded below, in the chapter as in the released code. The rule for it
     (`negative_psi`), by default a deviation from both:
 
-    * ``"absolute"`` (default): psi_i = min{1, 1 / |mean_j M_i(F_j(s))|}, equal to the printed
+    * ``"absolute"`` (default): psi_i = min{1, 1 / abs(mean_j M_i(F_j(s)))}, equal to the printed
       weight wherever that is positive and never negative;
     * ``"as printed"``: the negative weight is kept, to show what it does.
 
@@ -239,34 +251,133 @@ class MomentLoss(StyleLoss):
         return torch.cat((found[:2], found[2:].asinh())) if self.compressed else found
 
 
-class PreActivationLoss(StyleLoss):
-    """Distance of the distributions of each feature map's pre-activations; not in the chapter.
+class HistogramLoss(StyleLoss):
+    """Distance of the distributions of each feature map's values (Risser et al. 2017).
 
-    L = 1/c sum_j W_2^2(P_j(s), P_j(n)) / Var P_j(s): in one dimension, the squared Wasserstein
-    distance is the mean squared difference of the sorted values (as in the histogram loss of
-    Risser et al. 2017 and the sliced Wasserstein loss of Heitz et al. 2021). P is what the ReLU is
-    given: a feature map that the noise leaves at zero everywhere has no gradient, its
-    pre-activations do. Style and noise must have the same number of positions.
+    L = 1/c sum_j W_2^2(F_j(s), F_j(n)) / Var F_j(s): in one dimension, the squared Wasserstein
+    distance is the mean squared difference of the sorted values. Zero only where every feature map
+    has the style's values, in any order: then all its moments agree. Style and noise must have the
+    same number of positions.
     """
 
     target: Tensor
     scale: Tensor
+    directions: Tensor | None
 
-    def __init__(self, style_features: Tensor, convention: Convention = "chapter") -> None:
+    def __init__(
+        self,
+        style_features: Tensor,
+        convention: Convention = "chapter",
+        directions: Tensor | None = None,
+    ) -> None:
         super().__init__(style_features, convention)
+        self.register_buffer("directions", directions)
         target = self._sorted(style_features).detach()
         self.register_buffer("target", target)
         variance = target.var(dim=1, keepdim=True) + VARIANCE_FLOOR
         self.register_buffer("scale", 1 / (variance * target.numel()))
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        difference = self._sorted(self.checked(noise_features)) - self.target
-        return (difference.square() * self.scale).sum()
+        values = self._sorted(self.checked(noise_features))
+        return ((same_positions(values, self.target, 1) - self.target).square() * self.scale).sum()
 
-    @staticmethod
-    def _sorted(features: Tensor) -> Tensor:
-        """(1, C, h, w) -> (C, h w), each row in ascending order."""
-        return features[0].flatten(1).sort(dim=1).values
+    def _sorted(self, features: Tensor) -> Tensor:
+        """(1, C, h, w) -> (C, h w), or (K, h w) along K directions; each row in ascending order."""
+        rows = features[0].flatten(1)
+        if self.directions is not None:
+            rows = self.directions @ rows
+        return rows.sort(dim=1).values
+
+
+class PreActivationLoss(HistogramLoss):
+    """`HistogramLoss` of what the ReLU is given: a stage on the way to the moment loss.
+
+    A feature map that the noise leaves at zero everywhere has no gradient, its pre-activations do.
+    """
+
+
+class SlicedWassersteinLoss(HistogramLoss):
+    """Distance of the distributions of whole feature vectors (Heitz et al. 2021).
+
+    L = 1/K sum_k W_2^2(<F, v_k>(s), <F, v_k>(n)) / Var <F, v_k>(s) over K random unit vectors v_k
+    of R^c, drawn once: Heitz et al. draw new ones for every step, which no line search can compare.
+    """
+
+    def __init__(
+        self,
+        style_features: Tensor,
+        convention: Convention = "chapter",
+        n_directions: int = 128,
+        seed: int = 0,
+    ) -> None:
+        channels = checked_features(style_features).shape[1]
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.randn(n_directions, channels, generator=generator).to(style_features)
+        super().__init__(style_features, convention, directions=F.normalize(drawn, dim=1))
+
+
+class CentralMomentLoss(StyleLoss):
+    """Central moment discrepancy (Zellinger et al. 2017; for styles Kalischek et al. 2021).
+
+    L = norm(E a - E b) + sum_{k=2..5} norm(c_k(a) - c_k(b)) with Euclidean norms over the channels,
+    where a and b are the sigmoids of the feature maps of style and noise, bounded to [0, 1] as the
+    discrepancy asks, and c_k their k-th central moments. The norms are not squared.
+    """
+
+    target: Tensor
+    ORDERS = 5
+
+    def __init__(self, style_features: Tensor, convention: Convention = "chapter") -> None:
+        super().__init__(style_features, convention)
+        self.register_buffer("target", self._moments(style_features).detach())
+
+    def forward(self, noise_features: Tensor) -> Tensor:
+        difference = self._moments(self.checked(noise_features)) - self.target
+        total: Tensor = torch.linalg.vector_norm(difference, dim=1).sum()
+        return total
+
+    def _moments(self, features: Tensor) -> Tensor:
+        found: Tensor = _CentralMoments.apply(positions(features.sigmoid()), self.ORDERS)
+        return found
+
+
+class VectorMMDLoss(StyleLoss):
+    """MMD of whole feature vectors with a Gaussian kernel (as Li et al. 2017), every pair counted.
+
+    L = mean k(s, s') + mean k(n, n') - 2 mean k(s, n) with
+    k(a, b) = exp(-norm(a - b)^2 / (2 sigma^2)), the means over all pairs of positions, by random
+    Fourier features (Rahimi and Recht 2007): k(a, b) is the mean of cos(<w, a - b>) over normal
+    w / sigma, so L is the squared distance of the means of cos(<w, F>) and sin(<w, F>), averaged
+    over so many w, drawn once. sigma is the median distance of two of the style's vectors, taken
+    over neighbours in a random order.
+    """
+
+    target: Tensor
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        style_features: Tensor,
+        convention: Convention = "chapter",
+        n_frequencies: int = 512,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(style_features, convention)
+        generator = torch.Generator().manual_seed(seed)
+        rows = positions(style_features).detach()
+        order = torch.randperm(len(rows), generator=generator).to(rows.device)
+        sigma = (rows[order[1:]] - rows[order[:-1]]).norm(dim=1).median()
+        drawn = torch.randn(self.channels, n_frequencies, generator=generator).to(rows)
+        self.register_buffer("frequencies", drawn / sigma.clamp(min=math.sqrt(VARIANCE_FLOOR)))
+        self.register_buffer("target", self._embedding(style_features).detach())
+
+    def forward(self, noise_features: Tensor) -> Tensor:
+        difference = self._embedding(self.checked(noise_features)) - self.target
+        return difference.square().sum() / self.frequencies.shape[1]
+
+    def _embedding(self, features: Tensor) -> Tensor:
+        phases = positions(features) @ self.frequencies
+        return torch.stack((phases.cos().mean(dim=0), phases.sin().mean(dim=0)))
 
 
 class MMDLoss(StyleLoss):
@@ -309,14 +420,9 @@ class MMDLoss(StyleLoss):
         self._generator = torch.Generator().manual_seed(seed)
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        noise_rows = positions(self.checked(noise_features))
+        noise = same_positions(positions(self.checked(noise_features)), self.style_rows, 0)
         n_positions = self.style_rows.shape[0]
-        if noise_rows.shape[0] != n_positions:
-            raise InputError(
-                f"noise_features has {noise_rows.shape[0]} positions, but MMD needs the style's "
-                f"{n_positions}"
-            )
-        style, noise, style_style = self.style_rows, noise_rows, self.style_style
+        style, style_style = self.style_rows, self.style_style
         if self.pairing == "random":
             order = torch.randperm(n_positions, generator=self._generator).to(noise.device)
             style, noise = style[order], noise[order]
@@ -375,7 +481,29 @@ LOSSES: dict[str, Callable[[Tensor, Convention], StyleLoss]] = {
     "moment-4": lambda style, convention: MomentLoss(style, 4, convention),
     "mmd": lambda style, convention: MMDLoss(style, convention=convention),
     "mmd-random": lambda style, convention: MMDLoss(style, pairing="random", convention=convention),
+    "mmd-vector": VectorMMDLoss,
+    "histogram": HistogramLoss,
+    "sliced-wasserstein": SlicedWassersteinLoss,
+    "central-moments": CentralMomentLoss,
 }
+
+# What tables and figures call them.
+TITLES = {
+    "gram": "Gram",
+    "moment-1": "N = 1",
+    "moment-2": "N = 2",
+    "moment-3": "N = 3",
+    "moment-4": "N = 4",
+    "mmd": "MMD",
+    "mmd-random": "MMD, random pairs",
+    "mmd-vector": "MMD, whole vectors",
+    "histogram": "histograms",
+    "sliced-wasserstein": "sliced Wasserstein",
+    "central-moments": "central moments",
+}
+
+# Not in the chapter; one formula in every convention.
+BEYOND = ("mmd-vector", "histogram", "sliced-wasserstein", "central-moments")
 
 # Losses with other random choices at every call: no line search can compare two of their values.
 REDRAWN = ("mmd-random",)

@@ -2,7 +2,8 @@
 
 * `adam`: as the chapter has it;
 * `l_bfgs`: a projected limited-memory BFGS method, on the image's device;
-* `l_bfgs_b`: SciPy's L-BFGS-B, the reference for it.
+* `l_bfgs_b`: SciPy's L-BFGS-B, the reference for it;
+* `torch_l_bfgs`: PyTorch's L-BFGS, which knows no bounds.
 
 Each walks through `Stage`s, tells a `Monitor` about every iterate and stops when it says so.
 """
@@ -190,8 +191,13 @@ def minimise(
     """
     if protocol.method == "l-bfgs":
         return l_bfgs(stages, start, protocol, budget, monitor)
-    method = adam if protocol.method == "adam" else l_bfgs_b
-    return method(stages[-1], start, protocol, budget, monitor)
+    single_stage = {
+        "adam": adam,
+        "l-bfgs-b": l_bfgs_b,
+        "l-bfgs unbounded": torch_l_bfgs,
+        "l-bfgs clamped": torch_l_bfgs,
+    }
+    return single_stage[protocol.method](stages[-1], start, protocol, budget, monitor)
 
 
 def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -> Minimum:
@@ -461,6 +467,60 @@ def l_bfgs_b(
     except _Halt as halt:
         reason = str(halt)
     return monitor.finish(iteration, evaluations, best_loss, best, stage, reason)
+
+
+def torch_l_bfgs(
+    stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
+) -> Minimum:
+    """`torch.optim.LBFGS` with its strong Wolfe line search, without bounds or clamped.
+
+    Method ``l-bfgs unbounded`` lets pixels leave [0, 1]; ``l-bfgs clamped`` clamps the image inside
+    the closure, before every evaluation, as is often done with this optimiser, which then works
+    with a point that is not the one evaluated. The trace has the losses that the optimiser saw, at
+    its best evaluation so far; the loss returned is that of the image returned, which is clamped.
+    """
+    image = start.detach().clone().requires_grad_()
+    best, best_loss = start.clamp(0, 1), math.inf
+    evaluations = 0
+    optimizer = torch.optim.LBFGS(
+        [image],
+        max_iter=budget,
+        max_eval=budget,
+        history_size=protocol.memory,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        nonlocal best, best_loss, evaluations
+        if protocol.method == "l-bfgs clamped":
+            with torch.no_grad():
+                image.clamp_(0, 1)
+        optimizer.zero_grad()
+        loss, _ = stage.objective(image)
+        torch.autograd.backward(loss)
+        value = loss.item()
+        evaluations += 1
+        _halt_if(None if monitor.is_finite(value, evaluations) else "not finite")
+        if value < best_loss:
+            best, best_loss = image.detach().clamp(0, 1), value
+        _halt_if(monitor.see(iterations(), evaluations, best_loss, best, stage))
+        return loss.detach()
+
+    def iterations() -> int:
+        done: int = optimizer.state[image].get("n_iter", 0)
+        return done
+
+    try:
+        optimizer.step(closure)
+        reason = "budget" if evaluations >= budget else "stalled"
+    except _Halt as halt:
+        reason = str(halt)
+    with torch.no_grad():
+        _, clamped_loss = stage.objective(best)
+    clamped = clamped_loss.item()
+    return monitor.finish(iterations(), evaluations, clamped, best, stage, reason)
 
 
 def _halt_if(reason: str | None) -> None:

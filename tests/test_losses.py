@@ -14,13 +14,19 @@ from torch import Tensor
 
 from styleinv import InputError
 from styleinv.losses import (
+    BEYOND,
     LOSSES,
     REDRAWN,
+    TITLES,
+    CentralMomentLoss,
     GramLoss,
+    HistogramLoss,
     MMDLoss,
     MomentLoss,
     PreActivationLoss,
+    SlicedWassersteinLoss,
     StyleLoss,
+    VectorMMDLoss,
     make_loss,
     moments,
 )
@@ -134,8 +140,10 @@ EVERY_LOSS["moment-4 compressed"] = partial(MomentLoss, n_moments=4, compressed=
 
 @pytest.mark.parametrize("name", EVERY_LOSS)
 def test_gradient(features: Tensor, other_features: Tensor, name: str) -> None:
-    loss = EVERY_LOSS[name](features)
-    assert torch.autograd.gradcheck(loss, other_features.clone().requires_grad_())
+    """Where no two values are equal: sorted values have no gradient at a tie."""
+    apart = torch.linspace(0, 0.01, other_features.numel(), dtype=torch.float64)
+    noise = other_features + apart.view_as(other_features)
+    assert torch.autograd.gradcheck(EVERY_LOSS[name](features), noise.requires_grad_())
 
 
 @pytest.mark.parametrize("name", EVERY_LOSS)
@@ -150,7 +158,7 @@ def test_keeps_the_dtype(features: Tensor, name: str, dtype: torch.dtype) -> Non
 
 
 @given(st.permutations(range(42)))
-@pytest.mark.parametrize("name", ["gram", "moment-1", "moment-2", "moment-3", "moment-4"])
+@pytest.mark.parametrize("name", ["gram", "moment-1", "moment-2", "moment-3", "moment-4", *BEYOND])
 def test_forgets_positions(name: str, order: list[int]) -> None:
     """Gram matrix and moments do not change under a permutation of the positions."""
     noise = torch.linspace(0, 3, 210, dtype=torch.float64).sin().relu().reshape(1, 5, 6, 7)
@@ -186,7 +194,7 @@ def plain_loss(name: str, s: Tensor, n: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in REDRAWN])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in (*REDRAWN, *BEYOND)])
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=10, deadline=None)
 def test_float32_agrees_with_plain_float64(
@@ -241,6 +249,66 @@ def test_compressed_moments_are_asinh_of_skewness_and_kurtosis(
     expected = (psi[:, None] * (s - n).square()).sum() / 5
     loss = MomentLoss(features, 4, compressed=True)(other_features)
     torch.testing.assert_close(loss, expected)
+
+
+def test_histogram_loss_is_scipys_wasserstein_distance_for_shifted_values() -> None:
+    """Shifting every value by d costs d^2; SciPy's first-order distance is then d."""
+    style = torch.linspace(0, 1, 12, dtype=torch.float64).square().reshape(1, 1, 3, 4)
+    noise = style.flip(2) + 0.5
+    distance = scipy.stats.wasserstein_distance(style.flatten().numpy(), noise.flatten().numpy())
+    expected = distance**2 / (style.var().item() + 1e-5)
+    assert HistogramLoss(style)(noise).item() == pytest.approx(expected)
+
+
+def test_histogram_loss_aligns_every_moment_and_forgets_what_goes_together() -> None:
+    """Zero for each channel shuffled on its own, which the Gram matrix does notice."""
+    style = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    shuffled = style.clone()
+    shuffled[0, 1] = style[0, 1].flip(0, 1)
+    assert HistogramLoss(style)(shuffled).item() == pytest.approx(0, abs=1e-15)
+    assert SlicedWassersteinLoss(style)(shuffled).item() > 1e-3
+    assert GramLoss(style)(shuffled).item() > 1e-6
+
+
+def test_sliced_wasserstein_agrees_with_numpy(features: Tensor, other_features: Tensor) -> None:
+    loss = SlicedWassersteinLoss(features, n_directions=7)
+    assert loss.directions is not None
+    directions = loss.directions.numpy()
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
+    s, n = (np.sort(directions @ maps(x), axis=1) for x in (features, other_features))
+    per_direction = ((s - n) ** 2).mean(axis=1) / (s.var(axis=1, ddof=1) + 1e-5)
+    assert loss(other_features).item() == pytest.approx(per_direction.mean())
+
+
+def test_central_moments_agree_with_scipy(features: Tensor, other_features: Tensor) -> None:
+    s, n = (scipy.special.expit(maps(x)) for x in (features, other_features))
+    expected = np.linalg.norm(s.mean(axis=1) - n.mean(axis=1))
+    for k in range(2, 6):
+        difference = scipy.stats.moment(s, k, axis=1) - scipy.stats.moment(n, k, axis=1)
+        expected += np.linalg.norm(difference)
+    assert CentralMomentLoss(features)(other_features).item() == pytest.approx(expected)
+
+
+def test_vector_mmd_approaches_the_mean_over_all_pairs(
+    features: Tensor, other_features: Tensor
+) -> None:
+    """Against the definition, every pair of positions counted; sigma read off the frequencies."""
+    s, n = maps(features).T, maps(other_features).T
+    loss = VectorMMDLoss(features, n_frequencies=200_000)
+    sigma = 1 / loss.frequencies.std().item()
+
+    def mean_kernel(a: Array, b: Array) -> float:
+        squared = ((a[:, None] - b[None]) ** 2).sum(axis=2)
+        return float(np.exp(-squared / (2 * sigma**2)).mean())
+
+    exact = mean_kernel(s, s) + mean_kernel(n, n) - 2 * mean_kernel(s, n)
+    assert loss(other_features).item() == pytest.approx(exact, rel=0.02)
+    distances = np.linalg.norm(s[:, None] - s[None], axis=2)[np.triu_indices(len(s), 1)]
+    assert np.quantile(distances, 0.2) < sigma < np.quantile(distances, 0.8)
+
+
+def test_every_loss_has_a_title() -> None:
+    assert list(TITLES) == list(LOSSES)
 
 
 def test_adjacent_mmd_remembers_positions(features: Tensor, other_features: Tensor) -> None:

@@ -19,10 +19,12 @@ from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
 from styleinv.protocol import (
     CHAPTER,
     CHAPTER_ITERATIONS,
+    CLAMPED,
     FAST,
     PROTOCOLS,
     RELEASED,
     SCIPY,
+    UNBOUNDED,
     Protocol,
     get_protocol,
 )
@@ -311,6 +313,43 @@ def test_trace_is_log_spaced_and_ends_at_the_end() -> None:
     assert iterations == sorted(set(iterations))
     assert len(iterations) < 130
     assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(trace))
+
+
+def bounded_bowl(image: Tensor) -> Tensor:
+    """Lowest at 2 for every pixel, which no picture can have."""
+    return (image - 2).square().sum()
+
+
+def test_unbounded_l_bfgs_pays_when_its_image_is_clamped() -> None:
+    result = run(bounded_bowl, UNBOUNDED, 50)
+    assert min(point.loss for point in result.trace) == pytest.approx(0, abs=1e-12)
+    torch.testing.assert_close(result.image, torch.ones_like(result.image))
+    assert result.loss == pytest.approx(result.image.numel())
+
+
+def test_clamped_l_bfgs_evaluates_pictures_only() -> None:
+    seen: list[Tensor] = []
+
+    def objective(image: Tensor) -> Tensor:
+        seen.append(image.detach().clone())
+        return bounded_bowl(image)
+
+    result = run(objective, CLAMPED, 50)
+    assert all(image.min() >= 0 and image.max() <= 1 for image in seen)
+    assert result.loss == pytest.approx(result.image.numel())
+
+
+@pytest.mark.parametrize("protocol", [UNBOUNDED, CLAMPED], ids=lambda p: p.name)
+def test_torch_l_bfgs_keeps_to_budget_and_theta(protocol: Protocol) -> None:
+    def valley(image: Tensor) -> Tensor:
+        return (image - 0.2).pow(4).sum()
+
+    short = run(valley, protocol, 7)
+    assert (short.stop_reason, short.evaluations) == ("budget", 7)
+    long = run(valley, protocol, 500, theta=1e-5)
+    assert long.stop_reason == "theta"
+    assert long.loss < 1e-5
+    assert (long.image - 0.2).pow(4).sum().item() == pytest.approx(long.loss)
 
 
 def test_refuses() -> None:
