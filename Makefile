@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env book test lint bench bench-full explore picture lock clean
+.PHONY: env book test lint bench bench-full explore picture reference lock clean
 
 env: .venv/installed
 
@@ -41,6 +41,10 @@ explore: env _explore/experiments.ipynb
 _explore/%.ipynb: notebooks/%.md
 	mkdir -p _explore
 	$(BIN)/jupytext --to ipynb --output $@ $<
+
+# The reference runs that are missing: make reference ENCODER=vgg19_normalised_relu_2_2.safetensors
+reference: env
+	$(BIN)/styleinv sweep --manifest results/reference.yml --encoder "$(ENCODER)"
 
 picture: env
 	$(BIN)/python results/make_picture.py

@@ -6,9 +6,10 @@ from styleinv.errors import InputError
 from styleinv.images import load_style, save_png
 from styleinv.invert import Inversion, invert
 from styleinv.losses import LOSSES
+from styleinv.manifest import reference_runs
 from styleinv.optim import Iterate
 from styleinv.protocol import PROTOCOLS, Protocol
-from styleinv.sweep import sweep
+from styleinv.sweep import own_runs, sweep
 from styleinv.version import __version__
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "load_encoder",
     "load_style",
     "losses",
+    "own_runs",
+    "reference_runs",
     "save_png",
     "sweep",
 ]

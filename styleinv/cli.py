@@ -1,4 +1,4 @@
-"""The command line: `styleinv invert`, `book`, `encoders`, `styles`."""
+"""The command line: `styleinv invert`, `sweep`, `book`, `encoders`, `styles`."""
 
 import os
 import signal
@@ -15,13 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from styleinv import gallery, store
-from styleinv.encoder import LAYERS, SOURCES
+from styleinv.encoder import LAYERS, SOURCES, load_encoder
 from styleinv.errors import InputError
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
 from styleinv.invert import DEFAULT_SIZE, plan
 from styleinv.losses import LOSSES
+from styleinv.manifest import make_reference_runs
 from styleinv.optim import Iterate
-from styleinv.protocol import PROTOCOLS
+from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
+from styleinv.sweep import sweep
 from styleinv.version import __version__
 
 console = Console(stderr=True)
@@ -48,6 +50,25 @@ def _options(
     pass
 
 
+EncoderOption = Annotated[
+    str, typer.Option(help=f"{', '.join(SOURCES)}, or a .safetensors/.pth weights file.")
+]
+ProtocolOption = Annotated[
+    str,
+    typer.Option(
+        help=f"{', '.join(PROTOCOLS)}. `fast` is our L-BFGS, `scipy` SciPy's; `unbounded` and "
+        "`clamped` are PyTorch's. `chapter` and `released` are Adam with up to 850,000 iterations: "
+        "days on a CPU. The MMD as printed can turn negative; `chapter` then stops, below theta."
+    ),
+]
+SizeOption = Annotated[int, typer.Option(help="Shorter side in pixels, 16 to 4096.")]
+IterationsOption = Annotated[
+    int | None,
+    typer.Option(help="Replace the protocol's budget and drop its extra rounds."),
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or mps; no silent fallback.")]
+
+
 @app.command()
 def invert(
     style: Annotated[
@@ -56,27 +77,16 @@ def invert(
     ],
     layer: Annotated[str, typer.Option(help=f"Layer to invert: {', '.join(LAYERS)}.")] = "relu_2_1",
     loss: Annotated[str, typer.Option(help=f"Style loss: {', '.join(LOSSES)}.")] = "gram",
-    encoder: Annotated[
-        str, typer.Option(help=f"{', '.join(SOURCES)}, or a .safetensors/.pth weights file.")
-    ] = "bundled",
-    protocol: Annotated[
-        str,
-        typer.Option(
-            help=f"{', '.join(PROTOCOLS)}. `fast` is our L-BFGS, `scipy` SciPy's. `chapter` and "
-            "`released` are Adam with up to 850,000 iterations: days on a CPU. The MMD as printed "
-            "can turn negative, and `chapter` then stops, below theta."
-        ),
-    ] = "fast",
+    encoder: EncoderOption = "bundled",
+    protocol: ProtocolOption = "fast",
     seed: Annotated[
         int | None, typer.Option(help="Seed of the noise image; default: the protocol's own.")
     ] = None,
-    size: Annotated[int, typer.Option(help="Shorter side in pixels, 16 to 4096.")] = DEFAULT_SIZE,
+    size: SizeOption = DEFAULT_SIZE,
     fit: Annotated[
         str, typer.Option(help="crop (to the central square) or keep (the aspect ratio).")
     ] = "crop",
-    iterations: Annotated[
-        int | None, typer.Option(help="Replace the protocol's budget and drop its extra rounds.")
-    ] = None,
+    iterations: IterationsOption = None,
     seconds: Annotated[
         float | None,
         typer.Option(
@@ -84,7 +94,7 @@ def invert(
             "`fast` and `scipy` unless --iterations is given, else none."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps; no silent fallback.")] = "cpu",
+    device: DeviceOption = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the PNG and its JSON record.")] = Path(
         "out"
     ),
@@ -130,6 +140,62 @@ def invert(
     )
     exit_code = {"stopped": 130, "not finite": 1}.get(inversion.stop_reason, 0)
     raise typer.Exit(exit_code)
+
+
+@app.command("sweep")
+def sweep_styles(
+    style: Annotated[
+        list[str] | None, typer.Option(help="A style image, as for `invert`. Repeatable.")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option(help="A layer; default: all. Repeatable.")
+    ] = None,
+    loss: Annotated[
+        list[str] | None, typer.Option(help="A loss; default: the chapter's six. Repeatable.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 1,
+    encoder: EncoderOption = "bundled",
+    protocol: ProtocolOption = "fast",
+    size: SizeOption = DEFAULT_SIZE,
+    iterations: IterationsOption = None,
+    device: DeviceOption = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the PNGs and their JSON records.")] = Path(
+        "out"
+    ),
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Make the runs that this file asks for, in runs/ beside it, instead."),
+    ] = None,
+) -> None:
+    """Invert every style through every loss at every layer; what is there already is kept.
+
+    Example: styleinv sweep --style painting.jpg --style bundled:strokes --seeds 3
+    """
+    if (manifest is None) == (not style):
+        raise InputError("sweep needs either --style, once or more, or --manifest")
+    if manifest is not None:
+        make_reference_runs(manifest, encoder, _report)
+        return
+    _check_writable(out)
+    model = load_encoder(encoder, device=device)
+    for seed in range(seeds):
+        sweep(
+            style or [],
+            layers=layer or LAYERS,
+            losses=loss or tuple(CHAPTER_ITERATIONS),
+            folder=out,
+            encoder=model,
+            protocol=protocol,
+            seed=seed,
+            size=size,
+            iterations=iterations,
+            report=_report,
+        )
+    print(out)
+
+
+def _report(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -8,6 +8,11 @@ from pathlib import Path
 from styleinv.errors import InputError
 
 
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for a text."""
+    write_atomically(path, lambda part: part.write_text(text))
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it there in one step.
 

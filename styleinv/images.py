@@ -69,6 +69,12 @@ def short_name(source: str | Path) -> str:
     return Path(text).stem
 
 
+def public_name(source: str | Path) -> str:
+    """The source without the folder that a file lies in, which is the reader's own business."""
+    text = str(source)
+    return text if text.startswith((BUNDLED, SCIKIT_IMAGE)) else Path(text).name
+
+
 def save_png(image: Tensor, path: str | Path) -> None:
     """Write (3, H, W) in [0, 1] as an 8-bit PNG; the file appears whole or not at all."""
     write_png(to_uint8(image), Path(path))

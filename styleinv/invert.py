@@ -12,7 +12,7 @@ from torch import Tensor
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.gallery import LARGEST_SEED
-from styleinv.images import MIN_SIZE, Fit, load_style, short_name
+from styleinv.images import MIN_SIZE, Fit, load_style, public_name, short_name
 from styleinv.losses import LOSSES, REDRAWN, WARMUPS, PreActivationLoss, StyleLoss, make_loss
 from styleinv.memory import freed_memory_kept
 from styleinv.optim import Iterate, Minimum, Monitor, Objective, Stage, minimise
@@ -27,11 +27,12 @@ class Task:
 
     Attributes:
         style: the style image, (3, H, W), float32 in [0, 1], on the CPU.
-        style_name: what a figure calls it.
+        source: what the style image came from: ``bundled:NAME``, ``skimage:NAME``, a file's name
+            without its folder, or "tensor".
     """
 
     style: Tensor
-    style_name: str
+    source: str
     layer: str
     loss: str
     encoder: Encoder
@@ -45,6 +46,11 @@ class Task:
                 f"protocol {self.protocol.name!r} cannot compare; allowed are protocols that use "
                 "Adam"
             )
+
+    @property
+    def style_name(self) -> str:
+        """What a figure calls the style."""
+        return short_name(self.source)
 
     def asked(self) -> dict[str, Any]:
         """Everything that determines the result, as plain JSON values."""
@@ -202,13 +208,13 @@ def plan(
     seed = chosen.default_seed if seed is None else seed
     whole_number("seed", seed, 0, LARGEST_SEED)
     if isinstance(style, Tensor):
-        image, name = _checked_tensor(style, size), "tensor"
+        image, source = _checked_tensor(style, size), "tensor"
     else:
         image = load_style(style, DEFAULT_SIZE if size is None else size, fit)
-        name = short_name(style)
+        source = public_name(style)
     if not isinstance(encoder, Encoder):
         encoder = load_encoder(encoder, device=device)
-    return Task(image, name, layer, loss, encoder, chosen, seed)
+    return Task(image, source, layer, loss, encoder, chosen, seed)
 
 
 def noise_image(like: Tensor, protocol: Protocol, seed: int) -> Tensor:

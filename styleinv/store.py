@@ -1,5 +1,6 @@
 """Run records: a PNG and a JSON file per inversion, addressed by what was asked for."""
 
+import functools
 import hashlib
 import json
 import platform
@@ -14,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from styleinv.files import write_atomically
+from styleinv.errors import InputError
+from styleinv.files import write_text
 from styleinv.images import to_uint8, write_png
 from styleinv.invert import Inversion, Task
 from styleinv.version import __version__
@@ -27,10 +29,17 @@ COMPUTING_ROOMS = ("gallery", "images", "encoder", "losses", "protocol", "lbfgs"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished inversion as figures see it: its record, its image (H, W, 3) in 0 to 255."""
+    """A finished inversion as figures see it.
+
+    Attributes:
+        record: what was asked, what came out, what computed it, and the trace.
+        image: (H, W, 3) in 0 to 255.
+        path: the record's file, where the run was read from one.
+    """
 
     record: dict[str, Any]
     image: Pixels
+    path: Path | None = None
 
 
 def address(asked: dict[str, Any]) -> str:
@@ -38,8 +47,9 @@ def address(asked: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
+@functools.cache
 def code_sha256() -> str:
-    """SHA-256 of the code that computes: runs kept from other code are not taken up again."""
+    """SHA-256 of the code that computes, as it was when first asked for."""
     digest = hashlib.sha256(f"{torch.__version__} {scipy.__version__}".encode())
     for room in COMPUTING_ROOMS:
         digest.update((Path(__file__).parent / f"{room}.py").read_bytes())
@@ -53,6 +63,7 @@ def run_of(inversion: Inversion) -> Run:
     record = {
         "address": address(asked),
         "style": inversion.task.style_name,
+        "source": inversion.task.source,
         "asked": asked,
         "result": {
             "loss": inversion.loss,
@@ -64,6 +75,7 @@ def run_of(inversion: Inversion) -> Run:
         },
         "made_with": {
             "styleinv": __version__,
+            "code": code_sha256()[:12],
             "torch": torch.__version__,
             "python": platform.python_version(),
             "device": str(inversion.task.encoder.device),
@@ -83,8 +95,7 @@ def save(run: Run, folder: str | Path) -> Path:
     """
     path = Path(folder) / _file_name(run.record["style"], run.record["asked"])
     write_png(run.image, path.with_suffix(".png"))
-    text = json.dumps(run.record, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda part: part.write_text(text))
+    write_text(path, json.dumps(run.record, indent=1, allow_nan=False) + "\n")
     return path
 
 
@@ -100,17 +111,37 @@ def find(task: Task, folder: str | Path) -> Run | None:
     asked = task.asked()
     path = Path(folder) / _file_name(task.style_name, asked)
     try:
+        run = read(path)
+    except InputError:
+        return None
+    # What the clock cut off on a busy machine is not what this machine can do.
+    repeatable = run.record["result"]["stop_reason"] != "time"
+    return run if repeatable and run.record["address"] == address(asked) else None
+
+
+def read(path: Path) -> Run:
+    """The run whose record is at `path`.
+
+    Raises:
+        InputError: record or image cannot be read, or is not what was written.
+    """
+    try:
         record = json.loads(path.read_text())
         with Image.open(path.with_suffix(".png")) as picture:
             image = np.asarray(picture.convert("RGB"))
-        intact = record["address"] == address(asked) and record["result"][
+        intact = record["address"] == address(record["asked"]) and record["result"][
             "pixels_sha256"
         ] == _pixels_sha256(image)
-        # What the clock cut off on a busy machine is not what this machine can do.
-        repeatable = record["result"]["stop_reason"] != "time"
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return Run(record, image) if intact and repeatable else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"record {str(path)!r} or its image cannot be read: {error}") from error
+    if not intact:
+        raise InputError(f"record {str(path)!r} and its image are not as they were written")
+    return Run(record, image, path)
+
+
+def style_file_name(source: str, size: int) -> str:
+    """The file name of a style image that is kept beside its runs."""
+    return f"{source.replace(':', '-')}-{size}.png"
 
 
 def _pixels_sha256(pixels: Pixels) -> str:

@@ -25,14 +25,14 @@ def sweep(
     protocol: str | Protocol = "fast",
     seed: int | None = None,
     size: int | None = None,
+    iterations: int | None = None,
     device: str = "cpu",
     report: Callable[[str], object] = lambda line: None,
 ) -> dict[Key, Run]:
     """Invert every style through every loss at every layer; the other arguments as in `invert`.
 
-    All arguments are checked before the first inversion starts. Runs land, one by one, in a
-    sub-folder of `folder` that belongs to this state of the code; what is there already is not
-    computed again.
+    All arguments are checked before the first inversion starts. Runs land, one by one, in
+    `folder`; what is there already is not computed again, whatever code made it (see `own_runs`).
 
     Args:
         folder: where records and images are kept.
@@ -52,15 +52,21 @@ def sweep(
         encoder = load_encoder(encoder, device=device)
     tasks: dict[Key, Task] = {}
     for style in styles:
-        task = plan(style, encoder=encoder, protocol=protocol, seed=seed, size=size)
+        task = plan(
+            style, encoder=encoder, protocol=protocol, seed=seed, size=size, iterations=iterations
+        )
         for layer in layers:
             for loss in losses:
                 tasks[str(style), layer, loss] = replace(task, layer=layer, loss=loss)
-    kept = Path(folder) / store.code_sha256()[:12]
     runs: dict[Key, Run] = {}
     for number, (key, task) in enumerate(tasks.items(), start=1):
-        runs[key] = _run(task, kept, f"[{number}/{len(tasks)}] {task.style_name}", report)
+        runs[key] = _run(task, Path(folder), f"[{number}/{len(tasks)}] {task.style_name}", report)
     return runs
+
+
+def own_runs(folder: str | Path) -> Path:
+    """The sub-folder of `folder` for the runs of this state of the code."""
+    return Path(folder) / store.code_sha256()[:12]
 
 
 def _run(task: Task, folder: Path, label: str, report: Callable[[str], object]) -> Run:

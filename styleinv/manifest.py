@@ -1,0 +1,158 @@
+"""The reference runs: a manifest that asks for them, how they are made, and how pages read them.
+
+`results/reference.yml` names sweeps; each is a folder of records in `results/runs`, with the style
+images beside them in `results/runs/styles`. Unlike a reader's own runs, they stay when the code
+changes: a record says which code made it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from styleinv import store
+from styleinv.encoder import LAYERS, load_encoder
+from styleinv.errors import InputError
+from styleinv.images import load_style, save_png
+from styleinv.invert import DEFAULT_SIZE
+from styleinv.store import Run
+from styleinv.sweep import Key, sweep
+
+MANIFEST, RUNS, STYLES = "reference.yml", "runs", "styles"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sweep of the manifest; every combination of its lists is a run.
+
+    Attributes:
+        encoder: a source that needs no file, or None for the manifest's encoder.
+        iterations: budgets in place of the protocol's own; None for that.
+    """
+
+    name: str
+    styles: tuple[str, ...]
+    losses: tuple[str, ...]
+    layers: tuple[str, ...] = LAYERS
+    protocol: str = "fast"
+    encoder: str | None = None
+    seeds: tuple[int, ...] = (0,)
+    iterations: tuple[int | None, ...] = (None,)
+    size: int = DEFAULT_SIZE
+
+
+def read_manifest(file: Path) -> tuple[str, list[Entry]]:
+    """The fingerprint of the encoder that the manifest is for, and its sweeps.
+
+    Raises:
+        InputError: the file is missing, not YAML, or has other fields than `Entry`.
+    """
+    try:
+        content = yaml.safe_load(file.read_text())
+        sha256: str = content["encoder_sha256"]
+        entries = [_entry(name, fields) for name, fields in content["sweeps"].items()]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError) as error:
+        raise InputError(f"manifest {str(file)!r} cannot be read: {error}") from error
+    return sha256, entries
+
+
+def _entry(name: str, fields: dict[str, Any]) -> Entry:
+    lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    return Entry(name, **{**fields, **lists})
+
+
+def make_reference_runs(
+    manifest: Path, encoder_file: str, report: Callable[[str], object] = lambda line: None
+) -> None:
+    """Make what is missing of the manifest's runs, in runs/ beside it.
+
+    Args:
+        encoder_file: the weights that the manifest is for.
+
+    Raises:
+        InputError: the weights are others than the manifest's.
+    """
+    sha256, entries = read_manifest(manifest)
+    results = manifest.parent
+    encoder = load_encoder(encoder_file)
+    if encoder.sha256 != sha256:
+        raise InputError(
+            f"encoder {encoder_file!r} has the fingerprint {encoder.sha256[:12]}, but the manifest "
+            f"is for {sha256[:12]}"
+        )
+    for entry in entries:
+        report(f"Sweep {entry.name}")
+        for style in entry.styles:
+            _keep_style(style, entry.size, results)
+        for seed, iterations in _combinations(entry):
+            sweep(
+                entry.styles,
+                layers=entry.layers,
+                losses=entry.losses,
+                folder=results / RUNS / entry.name,
+                encoder=encoder if entry.encoder is None else entry.encoder,
+                protocol=entry.protocol,
+                seed=seed,
+                size=entry.size,
+                iterations=iterations,
+                report=report,
+            )
+
+
+def reference_runs(
+    name: str,
+    results: str | Path,
+    *,
+    seed: int | None = None,
+    iterations: int | None = None,
+) -> dict[Key, Run]:
+    """The runs of the manifest's sweep `name` by (style, layer, loss), as `sweep` returns them.
+
+    Args:
+        results: the folder with the manifest and its runs.
+        seed, iterations: which, where the sweep has several; by default its first ones.
+
+    Raises:
+        InputError: the manifest has no such sweep, or a run is missing or altered.
+    """
+    _, entries = read_manifest(Path(results) / MANIFEST)
+    by_name = {entry.name: entry for entry in entries}
+    if name not in by_name:
+        raise InputError(f"reference sweep is {name!r}, but must be one of: {', '.join(by_name)}")
+    entry = by_name[name]
+    seed = entry.seeds[0] if seed is None else seed
+    budget = entry.iterations[0] if iterations is None else iterations
+    found = {
+        (run.record["source"], run.record["asked"]["layer"], run.record["asked"]["loss"]): run
+        for run in read_runs(Path(results) / RUNS / name)
+        if run.record["asked"]["seed"] == seed
+        and budget in (None, run.record["asked"]["protocol"]["budget"])
+    }
+    wanted = [
+        (s, layer, loss) for s in entry.styles for layer in entry.layers for loss in entry.losses
+    ]
+    missing = [key for key in wanted if key not in found]
+    if missing:
+        raise InputError(
+            f"reference sweep {name!r} lacks {len(missing)} runs, the first {missing[0]}; "
+            "`styleinv sweep --manifest` makes them"
+        )
+    return {key: found[key] for key in wanted}
+
+
+def read_runs(folder: Path) -> Iterator[Run]:
+    """Every run kept in `folder` and below, by name."""
+    for path in sorted(folder.rglob("*.json")):
+        yield store.read(path)
+
+
+def _combinations(entry: Entry) -> list[tuple[int, int | None]]:
+    return [(seed, iterations) for seed in entry.seeds for iterations in entry.iterations]
+
+
+def _keep_style(style: str, size: int, results: Path) -> None:
+    path = results / RUNS / STYLES / store.style_file_name(style, size)
+    if not path.exists():
+        save_png(load_style(style, size), path)
