@@ -1,118 +1,275 @@
-"""The chapter's figures, drawn from run records: image grids, and where each comes from."""
+"""The chapter's figures, drawn from run records: pictures in rows and columns, and their origin.
+
+Image figures are HTML tables with a caption: every picture keeps its own pixels, its own text
+alternative and, for reference runs, a link to its state in the explorer. Line plots are SVG.
+"""
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from styleinv import gallery
+from styleinv import gallery, store
+from styleinv.choice import link_to
 from styleinv.images import SCIKIT_IMAGE, load_style, short_name, to_uint8
+from styleinv.losses import TITLES
 from styleinv.store import Pixels, Run
 from styleinv.sweep import Key
 
 DPI = 100
-GAP, TOP, LEFT = 6, 24, 70  # pixels between images, above the grid and left of it
-PAGE_WIDTH, CELL_WIDTH = 760, 256  # pixels that a grid and a cell are enlarged to at most
+PAGE_WIDTH, CELL_WIDTH = 640, 256  # pixels that a row and a picture are enlarged to at most
+EXPLORER_PAGE = "explorer.html"
 INK = "#222222"
-TITLES = {
-    "gram": "Gram",
-    "moment-1": "N = 1",
-    "moment-2": "N = 2",
-    "moment-3": "N = 3",
-    "moment-4": "N = 4",
-    "mmd": "MMD",
-    "mmd-random": "MMD, random pairs",
+# Okabe and Ito's palette, told apart by the colour-blind; the same colour everywhere.
+COLOURS = {
+    "gram": "#000000",
+    "moment-1": "#56b4e9",
+    "moment-2": "#0072b2",
+    "moment-3": "#e69f00",
+    "moment-4": "#d55e00",
+    "mmd": "#cc79a7",
 }
 
 
-def gram_figure(runs: Mapping[Key, Run], styles: Sequence[str], layers: Sequence[str]) -> Figure:
-    """Figure 1.3: a column per style; the style image on top, a row per layer below (Gram loss)."""
-    rows = [[style_pixels(runs, style) for style in styles]]
-    rows += [[runs[style, layer, "gram"].image for style in styles] for layer in layers]
-    return image_grid(rows, ["style", *layers], [short_name(style) for style in styles])
+@dataclass(frozen=True)
+class Picture:
+    """An image on a page: where its pixels are, what they show, where a click leads."""
+
+    source: str
+    alt: str
+    width: int
+    height: int
+    link: str = ""
 
 
-def loss_figure(
-    runs: Mapping[Key, Run], styles: Sequence[str], layers: Sequence[str], losses: Sequence[str]
-) -> Figure:
-    """Figures 1.4 to 1.6 and A.1 to A.3: per style a row per layer, a column per loss."""
-    rows = [
-        [style_pixels(runs, style), *(runs[style, layer, loss].image for loss in losses)]
-        for style in styles
-        for layer in layers
-    ]
-    return image_grid(rows, list(layers) * len(styles), ["style", *(TITLES[x] for x in losses)])
+@dataclass(frozen=True)
+class Panel:
+    """One tab of a figure: what it shows, and the runs that are behind it."""
+
+    title: str
+    content: str
+    runs: Sequence[Run]
+    styles: Sequence[str]
 
 
-def style_pixels(runs: Mapping[Key, Run], style: str) -> Pixels:
-    """The style image at the size that its runs were made at."""
-    asked = next(run for key, run in runs.items() if key[0] == style).record["asked"]
-    return to_uint8(load_style(style, min(asked["height"], asked["width"])))
+@dataclass(frozen=True)
+class Album:
+    """Runs that figures show.
 
-
-def image_grid(
-    rows: Sequence[Sequence[Pixels]],
-    row_labels: Sequence[str],
-    column_labels: Sequence[str],
-) -> Figure:
-    """Images (H, W, 3) in rows and columns, each pixel a whole number of screen pixels.
-
-    Small images are enlarged, unsmoothed, as far as the width of a page allows.
+    Attributes:
+        runs: by (style, layer, loss), as `sweep` and `reference_runs` return them.
+        results: for reference runs, the folder that holds them, as seen from the page: their
+            pictures are linked. None for the runs of this build: their pictures are embedded.
     """
-    height, width = rows[0][0].shape[:2]
-    room = min(CELL_WIDTH, (PAGE_WIDTH - LEFT) // len(rows[0]) - GAP)
-    zoom = max(1, room // width)
-    cell_h, cell_w = height * zoom, width * zoom
-    total_w = LEFT + len(rows[0]) * (cell_w + GAP)
-    total_h = TOP + len(rows) * (cell_h + GAP)
-    figure = plt.figure(figsize=(total_w / DPI, total_h / DPI), dpi=DPI, facecolor="white")
-    plt.close(figure)  # the caller shows or saves it; pyplot need not keep it
-    for i, row in enumerate(rows):
-        top = total_h - TOP - i * (cell_h + GAP)
-        _label(figure, (LEFT - 6) / total_w, (top - cell_h / 2) / total_h, row_labels[i], "right")
-        for j, pixels in enumerate(row):
-            left = LEFT + j * (cell_w + GAP)
-            box = (left / total_w, (top - cell_h) / total_h, cell_w / total_w, cell_h / total_h)
-            axes = figure.add_axes(box)
-            axes.imshow(pixels, interpolation="nearest")
-            axes.set_axis_off()
-            if i == 0:
-                middle = (left + cell_w / 2) / total_w
-                _label(figure, middle, (total_h - TOP / 2) / total_h, column_labels[j], "center")
-    return figure
+
+    runs: Mapping[Key, Run]
+    results: str | None = None
+
+    @property
+    def title(self) -> str:
+        return "This build" if self.results is None else "Reference runs"
+
+    @property
+    def styles(self) -> list[str]:
+        return list(dict.fromkeys(style for style, _, _ in self.runs))
+
+    @property
+    def layers(self) -> list[str]:
+        return list(dict.fromkeys(layer for _, layer, _ in self.runs))
+
+    def of(self, styles: Sequence[str]) -> "Album":
+        """The same with some of the styles."""
+        runs = {key: run for key, run in self.runs.items() if key[0] in styles}
+        return Album(runs, self.results)
+
+    def by_style(self, loss: str) -> Panel | None:
+        """Figures 1.3 and 1.7: a column per style, its image on top, below a row per layer."""
+        if all(known != loss for _, _, known in self.runs):
+            return None
+        cells: Cells = {"style": {short_name(style): (self, style) for style in self.styles}}
+        for layer in self.layers:
+            row = {short_name(style): (self, (style, layer, loss)) for style in self.styles}
+            cells = {**cells, layer: row}
+        return panel(cells)
+
+    def by_loss(self, style_number: int, losses: Sequence[str]) -> Panel | None:
+        """Figures 1.4 to 1.6 and A.1 to A.3: a row per layer, the style and a column per loss."""
+        if style_number >= len(self.styles):
+            return None
+        style = self.styles[style_number]
+        shown = [loss for loss in losses if any(known == loss for _, _, known in self.runs)]
+        if not shown:
+            return None
+        return panel(
+            {
+                layer: {
+                    "style": (self, style),
+                    **{TITLES[loss]: (self, (style, layer, loss)) for loss in shown},
+                }
+                for layer in self.layers
+            }
+        )
+
+    def picture(self, key: Key | str) -> Picture:
+        """The picture of a run, or of a style at the size that its runs were made at."""
+        return self._style(key) if isinstance(key, str) else self._inversion(key)
+
+    def _inversion(self, key: Key) -> Picture:
+        run = self.runs[key]
+        asked = run.record["asked"]
+        alt = f"{run.record['style']}: inversion of {TITLES[asked['loss']]} at {asked['layer']}"
+        height, width = run.image.shape[:2]
+        if self.results is None or run.path is None:
+            return Picture(png_url(run.image), alt, width, height)
+        link = f"{EXPLORER_PAGE}{link_to(run.record)}"
+        return Picture(_url(run.path.with_suffix(".png")), alt, width, height, link)
+
+    def _style(self, style: str) -> Picture:
+        record = next(run for key, run in self.runs.items() if key[0] == style).record
+        height, width = record["asked"]["height"], record["asked"]["width"]
+        alt = f"{record['style']}: the style image"
+        if self.results is None:
+            pixels = to_uint8(load_style(style, min(height, width)))
+            return Picture(png_url(pixels), alt, width, height)
+        name = store.style_file_name(style, min(height, width))
+        return Picture(_url(Path(self.results, "runs", "styles", name)), alt, width, height)
 
 
-def _label(figure: Figure, x: float, y: float, text: str, alignment: str) -> None:
-    # A file name may hold a dollar sign, which is no mathematics.
-    figure.text(x, y, text, ha=alignment, va="center", fontsize=9, color=INK, parse_math=False)
+# Row label -> column label -> the run, or the style, that an album shows there.
+Cells = Mapping[str, Mapping[str, tuple[Album, Key | str]]]
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG, exactly as large as it was laid out."""
+def panel(cells: Cells) -> Panel:
+    """A tab that shows runs and styles in rows and columns; all rows have the same columns."""
+    rows = [[album.picture(key) for album, key in row.values()] for row in cells.values()]
+    shown = [cell for row in cells.values() for cell in row.values()]
+    columns = list(next(iter(cells.values())))
+    return Panel(
+        title=shown[0][0].title,
+        content=picture_table(rows, list(cells), columns),
+        runs=[album.runs[key] for album, key in shown if not isinstance(key, str)],
+        styles=list(dict.fromkeys(key if isinstance(key, str) else key[0] for _, key in shown)),
+    )
+
+
+def plot_panel(album: Album, runs: Mapping[str, Run], plot: Figure, alt: str) -> Panel:
+    """A tab that shows a plot made from some of an album's runs."""
+    styles = list(dict.fromkeys(run.record["source"] for run in runs.values()))
+    return Panel(album.title, as_html(plot, alt), list(runs.values()), styles)
+
+
+def figure(name: str, caption: str, *tabs: Panel | None) -> str:
+    """A figure as HTML: its tabs that are not None, each with its origin, and a caption.
+
+    Args:
+        name: of the figure within its page, for its HTML ids.
+        caption: HTML.
+    """
+    panels = [tab for tab in tabs if tab is not None]
+    choices = "".join(
+        f'<input type="radio" name="{name}" id="{name}-{i}"{" checked" * (i == 0)}>'
+        f'<label for="{name}-{i}">{html.escape(panel.title)}</label>'
+        for i, panel in enumerate(panels)
+    )
+    contents = "".join(
+        f'<div class="panel">{panel.content}{provenance(panel.runs)}{credit_line(panel.styles)}'
+        f"{run_table(panel.runs)}</div>"
+        for panel in panels
+    )
+    return (
+        f'<figure class="runs" id="{name}"><fieldset class="tabs"><legend>Which runs</legend>'
+        f"{choices}{contents}</fieldset><figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def picture_table(
+    rows: Sequence[Sequence[Picture]], row_labels: Sequence[str], column_labels: Sequence[str]
+) -> str:
+    """Pictures in rows and columns as an HTML table with row and column headers.
+
+    Small pictures are enlarged, unsmoothed, to a whole multiple that a page has room for.
+    """
+    room = min(CELL_WIDTH, PAGE_WIDTH // len(rows[0]))
+    head = "".join(f'<th scope="col">{html.escape(label)}</th>' for label in column_labels)
+    body = "".join(
+        f'<tr><th scope="row"><span>{html.escape(label)}</span></th>'
+        + "".join(f"<td>{_img(picture, room)}</td>" for picture in row)
+        + "</tr>"
+        for label, row in zip(row_labels, rows, strict=True)
+    )
+    return (
+        '<div class="scroll"><table class="pictures"><thead><tr><td></td>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _img(picture: Picture, room: int) -> str:
+    zoom = max(1, room // picture.width)
+    width, height = zoom * picture.width, zoom * picture.height
+    img = (
+        f'<img src="{html.escape(picture.source)}" alt="{html.escape(picture.alt)}" '
+        f'width="{width}" height="{height}" loading="lazy">'
+    )
+    return f'<a href="{html.escape(picture.link)}">{img}</a>' if picture.link else img
+
+
+def _url(path: Path) -> str:
+    return quote(path.as_posix())
+
+
+def png_url(pixels: Pixels) -> str:
+    """The image as a URL that holds its pixels."""
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def as_html(figure: Figure, alt: str) -> str:
-    """The figure as an HTML image that carries its own data, for another page to show."""
-    data = base64.b64encode(png(figure)).decode()
-    return f'<img class="dark-light" src="data:image/png;base64,{data}" alt="{html.escape(alt)}">'
+    """A line plot as an HTML image that carries its own SVG."""
+    buffer = BytesIO()
+    # Ids from a fixed salt, and no date: the same plot gives the same file.
+    with plt.rc_context({"svg.hashsalt": "styleinv"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img class="dark-light plot" src="data:image/svg+xml;base64,{data}" '
+        f'alt="{html.escape(alt)}">'
+    )
 
 
-def psi_figure(skewness: Sequence[float], losses: Mapping[str, Sequence[float]]) -> Figure:
-    """Moment loss over the skewness of the noise, one line per rule for a negative psi."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.2), dpi=DPI, layout="constrained")
-    plt.close(figure)
-    for (label, values), style in zip(losses.items(), ("-", "--"), strict=True):
-        axes.plot(skewness, values, style, label=label, linewidth=2)
-    axes.axhline(0, color=INK, linewidth=0.8)
-    axes.set(xlabel="skewness of the noise's feature map", ylabel="moment loss, N = 3")
+def curves(runs: Mapping[str, Run], x: str = "evaluations") -> Figure:
+    """Loss over `x` of runs by label, on log axes, with theta where they have one in common."""
+    figure, axes = plot_axes()
+    losses = [run.record["asked"]["loss"] for run in runs.values()]
+    for label, run in runs.items():
+        trace = run.record["trace"]
+        # A loss has its colour; several runs of one loss are told apart by the default ones.
+        colour = COLOURS.get(run.record["asked"]["loss"]) if len(set(losses)) > 1 else None
+        axes.plot([p[x] for p in trace], [p["loss"] for p in trace], label=label, color=colour)
+    axes.set(xscale="log", yscale="log", xlabel=x, ylabel="style loss")
+    thetas = {run.record["asked"]["protocol"]["theta"] for run in runs.values()} - {None}
+    if len(thetas) == 1:
+        axes.axhline(thetas.pop(), color=INK, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False)
     return figure
+
+
+def plot_axes(height: float = 3.2) -> tuple[Figure, Axes]:
+    """An empty plot in the book's format."""
+    figure, axes = plt.subplots(figsize=(6.4, height), dpi=DPI, layout="constrained")
+    plt.close(figure)  # the caller shows or saves it; pyplot need not keep it
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def provenance(runs: Sequence[Run]) -> str:
@@ -120,6 +277,7 @@ def provenance(runs: Sequence[Run]) -> str:
     asked = [run.record["asked"] for run in runs]
     made = [run.record["made_with"] for run in runs]
     results = [run.record["result"] for run in runs]
+    stops = Counter(result["stop_reason"] for result in results)
     facts = [
         "encoder "
         + _distinct(
@@ -127,14 +285,17 @@ def provenance(runs: Sequence[Run]) -> str:
             for a in asked
         ),
         _distinct(f"{a['width']} x {a['height']} pixels" for a in asked),
-        "protocol " + _distinct(_protocol(a["protocol"]) for a in asked),
+        *_protocols([a["protocol"] for a in asked]),
         "seed " + _distinct(str(a["seed"]) for a in asked),
-        _span([r["iterations"] for r in results], "iterations"),
-        _span([r["evaluations"] for r in results], "evaluations"),
+        _span([r["iterations"] for r in results]) + " iterations",
+        _span([r["evaluations"] for r in results]) + " evaluations",
+        "final loss " + _span([r["loss"] for r in results], ".2g"),
+        "stopped by " + ", ".join(f"{reason} ({n})" for reason, n in stops.most_common()),
         "device "
         + _distinct(f"{m['device']} ({m['processor']}, {m['threads']} threads)" for m in made),
         "torch " + _distinct(m["torch"] for m in made),
-        "styleinv " + _distinct(m["styleinv"] for m in made),
+        "styleinv " + _distinct(f"{m['styleinv']}, code <code>{m['code']}</code>" for m in made),
+        _distinct(m["date"][:10] for m in made),
     ]
     return f'<p class="provenance"><strong>Provenance:</strong> {" · ".join(facts)}</p>'
 
@@ -148,17 +309,30 @@ def credit_line(styles: Sequence[str]) -> str:
 
 def run_table(runs: Sequence[Run]) -> str:
     """All runs behind a figure as an HTML table that unfolds."""
-    head = ("style", "layer", "loss", "iterations", "evaluations", "final loss", "stopped by", "s")
+    head = (
+        "style",
+        "layer",
+        "loss",
+        "seed",
+        "iterations",
+        "evaluations",
+        "final loss",
+        "stopped by",
+        "s",
+        "address",
+    )
     cells = [
         (
             run.record["style"],
             run.record["asked"]["layer"],
             TITLES[run.record["asked"]["loss"]],
+            run.record["asked"]["seed"],
             run.record["result"]["iterations"],
             run.record["result"]["evaluations"],
             f"{run.record['result']['loss']:.2g}",
             run.record["result"]["stop_reason"],
             f"{run.record['result']['seconds']:.1f}",
+            run.record["address"][:8],
         )
         for run in runs
     ]
@@ -172,7 +346,10 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
         for row in rows
     )
-    return f'<table class="table"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>'
+    return (
+        '<div class="scroll"><table class="table">'
+        f"<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def folded(summary: str, content: str) -> str:
@@ -180,20 +357,27 @@ def folded(summary: str, content: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
-def _protocol(settings: Mapping[str, object]) -> str:
-    unit = "evaluations" if settings["method"] != "adam" else "iterations"
-    theta = "no theta" if settings["theta"] is None else f"theta {settings['theta']:g}"
-    facts = [str(settings["method"]), theta, f"budget {settings['budget']:,} {unit}"]
-    warmups = settings.get("warmups")
-    if isinstance(warmups, list) and warmups:
-        facts.append("after " + " and ".join(warmup["loss"] for warmup in warmups))
-    return f"{settings['name']} ({', '.join(facts)})"
+def _protocols(settings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Per protocol by name: method, theta, budgets and warm-ups of its runs."""
+    for name in dict.fromkeys(one["name"] for one in settings):
+        same = [one for one in settings if one["name"] == name]
+        unit = "iterations" if same[0]["method"] == "adam" else "evaluations"
+        thetas = ("none" if one["theta"] is None else f"{one['theta']:g}" for one in same)
+        facts = [
+            same[0]["method"],
+            f"theta {_distinct(thetas)}",
+            f"budget {_span([one['budget'] for one in same])} {unit}",
+        ]
+        warmups = _distinct(warmup["loss"] for one in same for warmup in one.get("warmups", []))
+        if warmups:
+            facts.append(f"warm-ups {warmups}")
+        yield f"protocol {name} ({'; '.join(facts)})"
 
 
 def _distinct(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
-def _span(numbers: Sequence[int], unit: str) -> str:
-    low, high = min(numbers), max(numbers)
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+def _span(numbers: Sequence[float], form: str = ",") -> str:
+    low, high = (format(number, form) for number in (min(numbers), max(numbers)))
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,70 @@
+"""What a reader chooses to see a run, control by control, and where the explorer shows it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from styleinv import gallery
+from styleinv.encoder import LAYERS, SOURCES
+from styleinv.images import BUNDLED, SCIKIT_IMAGE, short_name
+from styleinv.losses import LOSSES, TITLES
+from styleinv.protocol import PROTOCOLS
+
+Record = Mapping[str, Any]
+
+STYLES = (
+    *(BUNDLED + name for name in gallery.STYLES),
+    *(SCIKIT_IMAGE + name for name in gallery.SCIKIT_IMAGE),
+)
+
+
+class Option(NamedTuple):
+    """One value of a control, what it is called, and its place among the others."""
+
+    value: str
+    label: str
+    place: tuple[int, ...]
+
+
+def link_to(record: Record) -> str:
+    """The URL fragment, with its #, at which the explorer shows a record."""
+    return "#" + urlencode({name: option.value for name, option in options_of(record).items()})
+
+
+def options_of(record: Record) -> dict[str, Option]:
+    """What a reader would have to choose to see a record, by control."""
+    asked, source = record["asked"], record["source"]
+    layer, loss, seed, encoder = (asked[key] for key in ("layer", "loss", "seed", "encoder"))
+    height, width = asked["height"], asked["width"]
+    size = str(width) if width == height else f"{width}x{height}"
+    protocol, budget = asked["protocol"]["name"], asked["protocol"]["budget"]
+    place = _place(protocol, PROTOCOLS)
+    optimiser = Option(protocol, protocol, (*place, 0))
+    if protocol in PROTOCOLS and budget != PROTOCOLS[protocol].budget(loss, layer):
+        label = f"{protocol}, {budget_of(asked['protocol'])}"
+        optimiser = Option(f"{protocol}-{budget}", label, (*place, budget))
+    return {
+        "style": Option(source, short_name(source), _place(source, STYLES)),
+        "layer": Option(layer, layer, _place(layer, LAYERS)),
+        "loss": Option(loss, title_of(loss), _place(loss, LOSSES)),
+        "seed": Option(str(seed), str(seed), (seed,)),
+        "protocol": optimiser,
+        "encoder": Option(encoder, encoder, _place(encoder, SOURCES)),
+        "size": Option(size, f"{size.replace('x', ' x ')} px", (width, height)),
+    }
+
+
+def _place(name: str, known: Iterable[str]) -> tuple[int, ...]:
+    """Where `name` comes in the order of `known`; what is not known comes first."""
+    return (list(known).index(name) + 1 if name in known else 0, *name.encode())
+
+
+def budget_of(protocol: Record) -> str:
+    """The budget in a protocol's settings, with its unit."""
+    unit = "iteration" if protocol["method"] == "adam" else "evaluation"
+    return f"{protocol['budget']:,} {unit}{'s' * (protocol['budget'] != 1)}"
+
+
+def title_of(loss: str) -> str:
+    """What tables and figures call a loss, known here or not."""
+    return TITLES.get(loss, loss)
