@@ -1,0 +1,1 @@
+"""What readers play with: the static explorer that the book embeds."""

@@ -1,0 +1,189 @@
+"""The static explorer: every kept run on one page of the book, to choose and compare.
+
+It is one HTML fragment with its style sheet, script and data inside, and needs neither a kernel nor
+a network. Pictures and records are files beside the page. Without JavaScript a grid of all pictures
+remains.
+"""
+
+import html
+import itertools
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from styleinv import store
+from styleinv.choice import Option, Record, budget_of, link_to, options_of, title_of
+from styleinv.encoder import SOURCES
+from styleinv.errors import InputError
+from styleinv.protocol import PROTOCOLS
+
+CURVE_POINTS = 60
+
+
+def page(folder: Path, link: str) -> str:
+    """The explorer of all runs in `folder` and below, as a fragment of HTML.
+
+    Args:
+        folder: records with their pictures, and the style images in `folder`/styles.
+        link: where the page finds `folder`, as a URL.
+
+    Raises:
+        InputError: there is no run, or a record, a picture or a style image cannot be used.
+    """
+    records = {path: store.read(path).record for path in sorted(folder.rglob("*.json"))}
+    if not records:
+        raise InputError(f"folder is {str(folder)!r}, but must hold run records")
+    # Of runs that differ in nothing that can be chosen, the latest is shown.
+    by_date = sorted(records.items(), key=lambda item: item[1]["made_with"]["date"])
+    runs = {link_to(record): _run(path, record, folder, link) for path, record in by_date}
+    options: dict[str, dict[str, Option]] = {}
+    for record in records.values():
+        for name, option in options_of(record).items():
+            options.setdefault(name, {})[option.value] = option
+    data = {
+        "options": {
+            name: [[o.value, o.label] for o in sorted(found.values(), key=lambda o: o.place)]
+            for name, found in options.items()
+        },
+        "runs": list(runs.values()),
+    }
+    # In a script element only "<" could end the data.
+    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    css, js = (Path(__file__).with_suffix(x).read_text("utf-8") for x in (".css", ".js"))
+    return (
+        f'<div class="explorer"><style>{css}</style>'
+        f'<div class="explorer-app" hidden></div>{_grid(records, folder, link)}'
+        f'<script type="application/json">{text}</script>'
+        f"<script>{js}</script></div>"
+    )
+
+
+def _places(record: Record) -> list[tuple[int, ...]]:
+    return [option.place for option in options_of(record).values()]
+
+
+def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
+    """What the page needs of a record."""
+    asked, protocol = record["asked"], record["asked"]["protocol"]
+    size = min(asked["height"], asked["width"])
+    style = folder / "styles" / store.style_file_name(record["source"], size)
+    if not style.is_file():
+        raise InputError(f"style image {str(style)!r} is not an existing file")
+    theta = protocol["theta"]
+    return {
+        "choice": {name: option.value for name, option in options_of(record).items()},
+        "style": _url(style, folder, link),
+        "picture": _url(path.with_suffix(".png"), folder, link),
+        "record": _url(path, folder, link),
+        "width": asked["width"],
+        "height": asked["height"],
+        "trace": [
+            (point["evaluations"], float(f"{point['loss']:.4g}"), _stage(point["stage"], asked))
+            for point in _thinned(record["trace"])
+        ],
+        # The trace holds the loss without the weight with which theta sees it.
+        "theta": None if theta is None else theta / protocol["weight"],
+        "facts": _facts(record),
+        "command": _command(record),
+    }
+
+
+def _stage(name: str, asked: Record) -> str:
+    """A stage as readers see it; some are called after the exact loss: "moment-3 compressed"."""
+    return name.replace(asked["loss"], title_of(asked["loss"]))
+
+
+def _thinned(trace: Sequence[Record]) -> list[Record]:
+    """About 60 points, log-spaced; with the first, the last and the first of each stage."""
+    evaluations = [point["evaluations"] for point in trace]
+    wanted = np.geomspace(evaluations[0], evaluations[-1], CURVE_POINTS)
+    kept = {0, len(trace) - 1, *np.searchsorted(evaluations, wanted[1:-1]).tolist()}
+    pairs = enumerate(itertools.pairwise(trace), start=1)
+    kept |= {i for i, (before, after) in pairs if before["stage"] != after["stage"]}
+    return [trace[i] for i in sorted(kept)]
+
+
+def _facts(record: Record) -> dict[str, str]:
+    """The numbers that the page shows beside a picture."""
+    asked, result, made = record["asked"], record["result"], record["made_with"]
+    protocol = asked["protocol"]
+    theta = "none" if protocol["theta"] is None else f"{protocol['theta']:g}"
+    facts = {
+        "final loss": f"{result['loss']:.3g}",
+        "stopped by": result["stop_reason"],
+        "iterations": f"{result['iterations']:,}",
+        "evaluations": f"{result['evaluations']:,}",
+        "time": f"{result['seconds']:,.1f} s",
+        "size": f"{asked['width']} x {asked['height']} pixels",
+        "seed": str(asked["seed"]),
+        "protocol": f"{protocol['name']} ({protocol['method']})",
+        "theta": theta,
+        "budget": budget_of(protocol),
+        "warm-ups": ", ".join(_stage(x["loss"], asked) for x in protocol.get("warmups", [])),
+        "encoder": f"{asked['encoder']} ({asked['encoder_sha256'][:12]})",
+        "computed on": f"{made['device']}, {made['processor']}, {made['threads']} threads",
+        "torch": made["torch"],
+        "styleinv": f"{made['styleinv']}, code {made['code']}",
+        "date": made["date"][:10],
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _command(record: Record) -> str:
+    """The command that makes a run again; empty if it was made from what only Python has."""
+    asked, protocol = record["asked"], record["asked"]["protocol"]
+    if protocol["name"] not in PROTOCOLS or record["source"] == "tensor":
+        return ""
+    own = PROTOCOLS[protocol["name"]]
+    encoder = asked["encoder"] if asked["encoder"] in SOURCES else "FILE"
+    options = {
+        "layer": asked["layer"],
+        "loss": asked["loss"],
+        "protocol": own.name,
+        "seed": asked["seed"],
+        "size": min(asked["height"], asked["width"]),
+        "encoder": encoder,
+    }
+    if asked["height"] != asked["width"]:
+        options["fit"] = "keep"
+    if protocol["budget"] != own.budget(asked["loss"], asked["layer"]):
+        options["iterations"] = protocol["budget"]
+    if protocol["seconds"] not in (None, own.seconds):
+        options["seconds"] = protocol["seconds"]
+    if asked["device"] != "cpu":
+        options["device"] = asked["device"]
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return shlex.join(["styleinv", "invert", record["source"], *words])
+
+
+def _grid(records: Mapping[Path, Record], folder: Path, link: str) -> str:
+    """All pictures, sweep by sweep: what remains without JavaScript."""
+    parts = []
+    ordered = sorted(records, key=lambda path: (path.parent, _places(records[path])))
+    for sweep, paths in itertools.groupby(ordered, key=lambda path: path.parent):
+        items = "".join(_figure(path, records[path], folder, link) for path in paths)
+        name = sweep.relative_to(folder).as_posix() if sweep != folder else "runs"
+        parts.append(f'<h3>{html.escape(name)}</h3><ul class="explorer-grid">{items}</ul>')
+    return f"<details open><summary>All runs as a plain grid</summary>{''.join(parts)}</details>"
+
+
+def _figure(path: Path, record: Record, folder: Path, link: str) -> str:
+    asked = record["asked"]
+    style, layer, loss, seed, *others = (option.label for option in options_of(record).values())
+    alt = html.escape(", ".join([style, layer, loss, f"seed {seed}", *others]))
+    picture, source = (_url(x, folder, link) for x in (path.with_suffix(".png"), path))
+    return (
+        f'<li><a href="{picture}"><img class="dark-light" loading="lazy" src="{picture}" '
+        f'width="{asked["width"]}" height="{asked["height"]}" alt="{alt}"></a>'
+        f'{html.escape(f"{layer}, {loss}")}, <a href="{source}" '
+        f'aria-label="record of {alt}">record</a></li>'
+    )
+
+
+def _url(path: Path, folder: Path, link: str) -> str:
+    return f"{link}/{quote(path.relative_to(folder).as_posix())}"
