@@ -1,12 +1,22 @@
-"""What the tests share: small encoders, small styles, and real weights where they are at hand."""
+"""What the tests share: small encoders and styles, real weights, a built book, a browser."""
 
+import functools
+import http.server
 import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 from torch import Tensor
 
+from styleinv import gallery
 from styleinv.encoder import Encoder, load_encoder
 
 ROOT = Path(__file__).parents[1]
@@ -45,3 +55,97 @@ def real_weights() -> Path:
     if not REAL_WEIGHTS.is_file():
         pytest.skip("no real VGG-19 weights at hand (set STYLEINV_VGG19 to a file of them)")
     return REAL_WEIGHTS
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the book is made from, with a reader's image beside it."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("_config.yml", "_toc.yml", "book", "notebooks", "results"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, root / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reader's image, outside of the project, with what deserves a note and an odd name."""
+    path = tmp_path_factory.mktemp("private") / "my $5^^$ painting.png"
+    pixels = gallery.paint("rectangles", 24)
+    picture = Image.fromarray((255 * pixels).astype("uint8"))
+    picture.putalpha(200)
+    picture.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def built(project: Path, painting: Path) -> Path:
+    """The book over the reader's image and a bundled style, built by the command line."""
+    finished = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("styleinv"), "book"),
+            *("-p", f"styles={painting},skimage:coffee"),
+            *("-p", "size=32", "-p", "layers=relu_1_1,relu_2_2"),
+        ],
+        cwd=project,
+        env={name: value for name, value in os.environ.items() if name != "STYLEINV_REPOSITORY"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("The book is ready: open ")
+    assert "transparent" in finished.stderr
+    return project / "_build" / "html"
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def site(built: Path) -> Iterator[str]:
+    handler = functools.partial(_Quiet, directory=str(built))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        found = shutil.which(name)
+        if found:
+            return found
+    pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()
+
+
+def refuse_others(page: Page, own: str) -> list[str]:
+    """Let `page` ask for URLs that begin with `own` only; the list of what else it asks for."""
+    refused: list[str] = []
+
+    def refuse(route: Route) -> None:
+        refused.append(route.request.url)
+        route.abort()
+
+    page.route(lambda url: not url.startswith((own, "data:", "blob:")), refuse)
+    return refused
+
+
+@pytest.fixture
+def page(browser: Browser, site: str) -> Iterator[tuple[Page, list[str]]]:
+    """A page of a browser that may speak to the site only, and what it asked of others."""
+    with browser.new_context() as context:
+        opened = context.new_page()
+        yield opened, refuse_others(opened, site)

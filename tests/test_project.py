@@ -91,3 +91,37 @@ def test_the_most_iterations_are_as_said() -> None:
     )
     for file in ("README.md", "styleinv/cli.py"):
         assert f"up to {longest:,}" in (ROOT / file).read_text()
+
+
+def test_workflows_use_what_exists() -> None:
+    """Make's targets and variables, and the files and folders that the workflows name."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert [file.name for file in files] == ["book.yml", "tests.yml"]
+    called = set()
+    for file in files:
+        for job in yaml.safe_load(file.read_text())["jobs"].values():
+            for step in job["steps"]:
+                if "uses" in step:
+                    assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step["uses"])
+                for target, variable in re.findall(r"make (\S+) (\w+)=", step.get("run", "")):
+                    assert f"\n{variable} ?=" in f"\n{makefile}"
+                    called.add(target)
+                lock = step.get("with", {}).get("cache-dependency-path")
+                assert lock is None or (ROOT / lock).is_file()
+    assert called == {"book", "test"} <= targets
+
+
+def test_workflows_run_the_pythons_that_are_supported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    tests = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    matrix = tests["jobs"]["test"]["strategy"]["matrix"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
+
+
+def test_the_published_book_is_the_one_that_is_built() -> None:
+    job = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())["jobs"]["build"]
+    published = [step["with"]["path"] for step in job["steps"] if "pages-artifact" in str(step)]
+    assert published == ["_build/html"]
