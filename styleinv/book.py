@@ -1,15 +1,19 @@
 """The book: jupytext -> papermill -> staged, executed notebooks -> jupyter-book.
 
 Everything happens in `_build/stage`; `_build/html` is replaced only by a book that built without
-a warning, so a failure leaves the last good one standing.
+a warning, so a failure leaves the last good one standing. An executed notebook is kept in
+`_build/executed` and taken up again while nothing that it depends on has changed.
 """
 
 import ast
+import hashlib
 import itertools
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,15 +22,17 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
 from rich.text import Text
 
 from styleinv.errors import InputError
-from styleinv.files import write_atomically
+from styleinv.files import write_atomically, write_text
 from styleinv.images import MIN_SIZE, load_style
 
 PAGES = ("_config.yml", "_toc.yml", "book")
+RESULTS = "results"
 HIDDEN_CELLS = ("parameters", "injected-parameters")
 
 
@@ -77,10 +83,18 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     stage = root / "_build" / "stage"
     shutil.rmtree(stage, ignore_errors=True)
     (stage / "notebooks").mkdir(parents=True)
-    for number, source in enumerate(sources, start=1):
-        print(f"Notebook {number} of {len(sources)}: {source.name}", file=sys.stderr, flush=True)
-        executed = stage / "notebooks" / f"{source.stem}.ipynb"
-        _execute(notebooks[source], source, executed, chosen[source])
+    kept = [_kept(source, chosen[source], root) for source in sources]
+    for number, (source, executed) in enumerate(zip(sources, kept, strict=True), start=1):
+        started = time.monotonic()
+        _say(f"Notebook {number} of {len(sources)}: {source.name}")
+        if executed.exists():
+            _say("  kept from the last build")
+        else:
+            result = _execute(notebooks[source], source, chosen[source])
+            write_text(executed, nbformat.writes(result))
+            _say(f"  {time.monotonic() - started:.0f} s")
+        shutil.copy(executed, stage / "notebooks" / f"{source.stem}.ipynb")
+    _forget_all_but(kept)
     _copy_pages(root, stage)
     _render(stage)
     return _publish(stage / "_build" / "html", root / "_build" / "html") / "index.html"
@@ -108,9 +122,12 @@ def _match_parameters(
 def _like_default(name: str, value: Any, default: Any) -> Any:
     """`value` if it has the type of `default`; a list may be written as ``a.jpg,b.png``."""
     if isinstance(default, list):
-        values = value if isinstance(value, list) else str(value).split(",")
+        values = value.split(",") if isinstance(value, str) else value
+        values = values if isinstance(values, list) else [values]
+        if isinstance(default[0], int):
+            return [_like_default(name, yaml.safe_load(str(one)), default[0]) for one in values]
         texts = [text.strip() for text in values if isinstance(text, str) and text.strip()]
-        if not texts or len(texts) < len(values) or value is None:
+        if not texts or len(texts) < len(values):
             raise InputError(f"parameter {name!r} is {value!r}, but must be a list of names")
         return texts
     allowed = (int, type(None)) if default is None else type(default)
@@ -153,14 +170,40 @@ def _brought_in(name: str, root: Path) -> str:
     return f"../_build/inputs/{copy.name}"
 
 
+def _kept(source: Path, parameters: Mapping[str, Any], root: Path) -> Path:
+    """Where the executed notebook is kept: the name changes with all that its outputs depend on."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    digest.update(f"{sys.version} {torch.__version__}".encode())
+    named = itertools.chain.from_iterable(
+        value if isinstance(value, list) else [value] for value in parameters.values()
+    )
+    files = [source, *(source.parent / name for name in named if isinstance(name, str))]
+    for folder in (Path(__file__).parent, root / RESULTS):
+        files += sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
+    for file in files:
+        if file.is_file():
+            digest.update(f"{file.name} ".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return root / "_build" / "executed" / f"{source.stem}-{digest.hexdigest()[:16]}.ipynb"
+
+
+def _forget_all_but(kept: Sequence[Path]) -> None:
+    """Remove what earlier builds kept and this one has no use for."""
+    for path in set(kept[0].parent.iterdir()) - set(kept):
+        path.unlink()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _execute(
-    notebook: nbformat.NotebookNode, source: Path, executed: Path, parameters: dict[str, Any]
-) -> None:
-    """Run one notebook with these parameters and write it where the book is staged."""
+    notebook: nbformat.NotebookNode, source: Path, parameters: dict[str, Any]
+) -> nbformat.NotebookNode:
+    """Run one notebook with these parameters and return it with its outputs."""
     # Python 3.11's frozen modules make the debugger complain in every notebook's output.
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     try:
-        result = papermill.execute_notebook(
+        result: nbformat.NotebookNode = papermill.execute_notebook(
             notebook,
             None,
             parameters,
@@ -176,7 +219,7 @@ def _execute(
             f"notebook {source.name}, cell {error.cell_index}: {error.ename}: {reason}"
         ) from error
     _tidy(result)
-    executed.write_text(nbformat.writes(result))
+    return result
 
 
 def _tidy(notebook: nbformat.NotebookNode) -> None:
@@ -196,6 +239,8 @@ def _copy_pages(root: Path, stage: Path) -> None:
     for name in PAGES:
         copy = shutil.copytree if (root / name).is_dir() else shutil.copy2
         copy(root / name, stage / name)
+    if (root / RESULTS).is_dir():
+        (stage / RESULTS).symlink_to(root / RESULTS)
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["execute"] = {"execute_notebooks": "off"}  # they are executed already
     (stage / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True))
@@ -206,9 +251,11 @@ def _render(stage: Path) -> None:
     log = stage.parent / "jupyter-book.log"
     program = Path(sys.executable).with_name("jupyter-book")
     command = [str(program), "build", str(stage), "-W", "-n", "--keep-going"]
-    print("Rendering the pages", file=sys.stderr, flush=True)
+    _say("Rendering the pages")
     with log.open("w") as output:
-        finished = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+        finished = subprocess.run(
+            command, cwd=stage, stdout=output, stderr=subprocess.STDOUT, check=False
+        )
     if finished.returncode != 0:
         lines = log.read_text().splitlines()
         marks = ("WARNING", "ERROR", "Error:")
