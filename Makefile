@@ -35,7 +35,7 @@ bench-full: env
 	@echo "The record is being made: tail -f _build/bench-full.log"
 
 # A copy of the notebooks, live in JupyterLab on this machine.
-explore: env _explore/experiments.ipynb
+explore: env $(patsubst notebooks/%.md,_explore/%.ipynb,$(wildcard notebooks/*.md))
 	$(BIN)/jupyter lab --LabApp.extension_manager=readonly _explore/experiments.ipynb
 
 _explore/%.ipynb: notebooks/%.md

@@ -36,7 +36,6 @@ from ways import (
     seconds_per_call,
     spread,
     take_turns,
-    unbounded,
 )
 
 import styleinv
@@ -135,7 +134,6 @@ class Bench:
             self._keep("memory", self._cell(first, SIZE, layer, loss), self._memory)
         for layer, loss in itertools.product(LAYERS, ("gram", "moment-2")):
             cell = self._cell(first, 64, layer, loss)
-            self._keep("unbounded", cell, lambda cell: unbounded(self._task(cell, FAST), 500))
             self._keep("bfloat16", cell, lambda cell: in_bfloat16(self._task(cell, FAST), 500))
 
     def collect(self) -> None:

@@ -149,45 +149,6 @@ def blas_as_it_comes() -> Iterator[None]:
         yield
 
 
-def unbounded(task: Task, evaluations: int) -> dict[str, Any]:
-    """`torch.optim.LBFGS`, which knows no bounds: its loss, and the loss of its clamped image."""
-    style = task.style[None]
-    with torch.no_grad():
-        criterion = make_loss(task.loss, task.encoder(style, task.layer))
-    image = noise_image(style, FAST, task.seed).requires_grad_()
-    optimizer = torch.optim.LBFGS(
-        [image],
-        max_iter=evaluations,
-        max_eval=evaluations,
-        history_size=FAST.memory,
-        tolerance_grad=0,
-        tolerance_change=0,
-        line_search_fn="strong_wolfe",
-    )
-    calls = 0
-
-    def closure() -> Tensor:
-        nonlocal calls
-        calls += 1
-        optimizer.zero_grad()
-        loss = criterion(task.encoder(image, task.layer))
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    with torch.no_grad():
-        outside = ((image < 0) | (image > 1)).float().mean().item()
-        loss, clamped = (
-            criterion(task.encoder(x, task.layer)).item() for x in (image, image.clamp(0, 1))
-        )
-    return {
-        "loss_reached": loss,
-        "clamped_loss": clamped,
-        "outside": outside,
-        "evaluations": calls,
-    }
-
-
 def in_bfloat16(task: Task, evaluations: int) -> dict[str, Any]:
     """`fast` with the encoder in bfloat16 and the rest in float32, beside all in float32.
 

@@ -33,7 +33,8 @@ from styleinv.images import MIN_SIZE, load_style
 
 PAGES = ("_config.yml", "_toc.yml", "book")
 RESULTS = "results"
-HIDDEN_CELLS = ("parameters", "injected-parameters")
+# Cells to fold away, and what the fold is called.
+HIDDEN_CELLS = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
 
 
 def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, Any]:
@@ -231,8 +232,10 @@ def _tidy(notebook: nbformat.NotebookNode) -> None:
         if cell.cell_type == "code":  # warnings, told on the terminal, name files of this machine
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
         tags = cell.metadata.get("tags", [])
-        if set(tags) & set(HIDDEN_CELLS) and "hide-input" not in tags:
-            tags.append("hide-input")
+        for tag, prompt in HIDDEN_CELLS.items():
+            if tag in tags:
+                cell.metadata.tags = sorted({*tags, "hide-input"})
+                cell.metadata.mystnb = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
 
 
 def _copy_pages(root: Path, stage: Path) -> None:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from styleinv import gallery, store
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
-from styleinv.errors import InputError
+from styleinv.errors import InputError, whole_number
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
 from styleinv.invert import DEFAULT_SIZE, plan
 from styleinv.losses import LOSSES
@@ -25,6 +25,8 @@ from styleinv.optim import Iterate
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.sweep import sweep
 from styleinv.version import __version__
+
+MOST_SEEDS = 10_000
 
 console = Console(stderr=True)
 app = typer.Typer(
@@ -153,7 +155,7 @@ def sweep_styles(
     loss: Annotated[
         list[str] | None, typer.Option(help="A loss; default: the chapter's six. Repeatable.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, counted from 0.")] = 1,
+    seeds: Annotated[int, typer.Option(help="How many seeds, counted from 0.")] = 1,
     encoder: EncoderOption = "bundled",
     protocol: ProtocolOption = "fast",
     size: SizeOption = DEFAULT_SIZE,
@@ -176,6 +178,7 @@ def sweep_styles(
     if manifest is not None:
         make_reference_runs(manifest, encoder, _report)
         return
+    whole_number("seeds", seeds, 1, MOST_SEEDS)
     _check_writable(out)
     model = load_encoder(encoder, device=device)
     for seed in range(seeds):

@@ -200,7 +200,9 @@ def picture_table(
     Small pictures are enlarged, unsmoothed, to a whole multiple that a page has room for.
     """
     room = min(CELL_WIDTH, PAGE_WIDTH // len(rows[0]))
-    head = "".join(f'<th scope="col">{html.escape(label)}</th>' for label in column_labels)
+    head = "".join(
+        f'<th scope="col"><span>{html.escape(label)}</span></th>' for label in column_labels
+    )
     body = "".join(
         f'<tr><th scope="row"><span>{html.escape(label)}</span></th>'
         + "".join(f"<td>{_img(picture, room)}</td>" for picture in row)

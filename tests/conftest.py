@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 from torch import Tensor
@@ -26,6 +27,17 @@ REAL_WEIGHTS = Path(
         ROOT.parent / "shared" / "weights" / "vgg19_normalised_relu_2_2.safetensors",
     )
 )
+
+# Parameters with which the book is built in a minute or two.
+SMALL = {
+    "size": 32,
+    "layers": ["relu_1_1", "relu_2_2"],
+    "seeds": [0, 1],
+    "iterations": 12,
+    "adam_iterations": 12,
+    "evaluations": 12,
+    "stops": [1, 4],
+}
 
 
 @pytest.fixture
@@ -79,13 +91,15 @@ def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(project: Path, painting: Path) -> Path:
+def built(project: Path, painting: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The book over the reader's image and a bundled style, built by the command line."""
+    parameters = tmp_path_factory.mktemp("small") / "parameters.yml"
+    parameters.write_text(yaml.safe_dump(SMALL))
     finished = subprocess.run(
         [
             *(Path(sys.executable).with_name("styleinv"), "book"),
             *("-p", f"styles={painting},skimage:coffee"),
-            *("-p", "size=32", "-p", "layers=relu_1_1,relu_2_2"),
+            *("-f", parameters),
         ],
         cwd=project,
         env={name: value for name, value in os.environ.items() if name != "STYLEINV_REPOSITORY"},

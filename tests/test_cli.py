@@ -44,6 +44,44 @@ def test_invert_writes_picture_and_record(picture: Path, tmp_path: Path) -> None
     assert "stopped by: budget" in done.stderr
 
 
+def test_sweep_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
+    options = ("--layer", "relu_1_1", "--loss", "gram", "--loss", "mmd", "--seeds", 2)
+    again = [
+        run(
+            *("sweep", "--style", picture, "--style", "bundled:dots", *options),
+            *("--size", 16, "--iterations", 2, "--out", "runs"),
+            cwd=tmp_path,
+        )
+        for _ in range(2)
+    ]
+    assert [done.returncode for done in again] == [0, 0]
+    assert [done.stdout for done in again] == ["runs\n", "runs\n"]
+    assert "kept" not in again[0].stderr
+    assert again[1].stderr.count("kept from an earlier run") == 8
+    assert len(list((tmp_path / "runs").glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ((), "sweep needs either --style, once or more, or --manifest"),
+        (("--style", "bundled:dots", "--manifest", "x.yml"), "sweep needs either --style"),
+        (("--manifest", "x.yml"), "manifest 'x.yml' cannot be read"),
+        (("--style", "bundled:dots", "--loss", "grams"), "losses is 'grams', but must be one of"),
+        (
+            ("--style", "bundled:dots", "--seeds", "0"),
+            "seeds is 0, but must be a whole number from 1 to 10,000",
+        ),
+    ],
+)
+def test_sweep_refuses(tmp_path: Path, options: tuple[str, ...], match: str) -> None:
+    done = run("sweep", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert match in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ctrl_c_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [PROGRAM, "invert", picture, "--size", "40", "--protocol", "chapter"],

@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from styleinv import InputError, load_style, save_png
-from styleinv.images import short_name, to_uint8
+from styleinv.images import public_name, short_name, to_uint8
 
 
 @pytest.fixture
@@ -105,6 +105,12 @@ def test_named_styles(name: str) -> None:
     assert image.dtype == torch.float32
     assert 0 <= image.min() < image.max() <= 1
     assert short_name(name) == name.split(":")[1]
+    assert public_name(name) == name
+
+
+def test_the_public_name_of_a_file_hides_its_folder(tmp_path: Path) -> None:
+    assert public_name(tmp_path / "my.picture.jpg") == "my.picture.jpg"
+    assert short_name(tmp_path / "my.picture.jpg") == "my.picture"
 
 
 def test_rounds_to_the_nearest_level() -> None:

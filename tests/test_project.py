@@ -4,11 +4,14 @@ import json
 import re
 import tomllib
 
+import numpy as np
 import yaml
+from PIL import Image
 
+from styleinv import reference_runs
 from styleinv.encoder import LAYERS, Encoder
 from styleinv.losses import LOSSES
-from styleinv.protocol import CHAPTER, FAST, RELEASED
+from styleinv.protocol import CHAPTER, RELEASED
 from styleinv.version import __version__
 from tests.conftest import ROOT
 
@@ -57,28 +60,25 @@ def test_model_card_describes_the_weights_that_ship(bundled: Encoder) -> None:
     assert card["sha256"] == bundled.sha256
 
 
-def test_readme_picture_was_made_with_the_weights_that_ship(bundled: Encoder) -> None:
-    records = json.loads((ROOT / "results/picture.json").read_text())
-    assert {record["asked"]["encoder_sha256"] for record in records} == {bundled.sha256}
-
-
-def test_readme_picture_was_made_by_the_protocol_as_it_is() -> None:
-    for record in json.loads((ROOT / "results/picture.json").read_text()):
-        asked = record["asked"]
-        assert asked["protocol"] == FAST.settings(asked["loss"], asked["layer"])
+def test_readme_picture_shows_the_reference_runs() -> None:
+    """Column by column, row by row, to the pixel."""
+    runs = reference_runs("chapter", ROOT / "results")
+    with Image.open(ROOT / "results/picture.png") as picture:
+        drawn = np.asarray(picture.convert("RGB"))
+    for i, style in enumerate(("bundled:strokes", "skimage:coffee", "bundled:mosaic")):
+        for j, layer in enumerate(LAYERS, start=1):
+            top, left = 24 + i * 262, j * 262
+            shown = drawn[top : top + 256, left : left + 256]
+            np.testing.assert_array_equal(shown, runs[style, layer, "gram"].image)
 
 
 def test_readme_says_how_its_picture_was_made() -> None:
-    records = json.loads((ROOT / "results/picture.json").read_text())
-    asked = [record["asked"] for record in records]
-    assert len({record["address"] for record in records}) == 12
-    assert {(a["height"], a["width"], a["seed"], a["loss"]) for a in asked} == {
-        (256, 256, 0, "gram")
-    }
+    runs = reference_runs("chapter", ROOT / "results")
+    asked = [run.record["asked"] for (_, _, loss), run in runs.items() if loss == "gram"]
+    assert {(a["height"], a["width"], a["seed"]) for a in asked} == {(256, 256, 0)}
     assert {a["protocol"]["name"] for a in asked} == {"fast"}
     text = " ".join((ROOT / "README.md").read_text().split())
-    assert "Gram matrix, four layers, bundled encoder, 256 x 256, protocol `fast`, seed 0." in text
-    assert "The records of the twelve runs" in text
+    assert "activation-normalised VGG-19, 256 x 256, protocol `fast`, seed 0." in text
 
 
 def test_the_most_iterations_are_as_said() -> None:
