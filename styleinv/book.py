@@ -7,9 +7,10 @@ a warning, so a failure leaves the last good one standing. An executed notebook 
 
 import ast
 import hashlib
-import itertools
+import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,13 +23,14 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
-import torch
 import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from rich.text import Text
 
-from styleinv.errors import InputError
+from styleinv.errors import InputError, whole_number
 from styleinv.files import write_atomically, write_text
+from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, load_style
 
 PAGES = ("_config.yml", "_toc.yml", "book")
@@ -38,7 +40,10 @@ HIDDEN_CELLS = {"parameters": "Parameters", "injected-parameters": "Parameters o
 
 
 def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, Any]:
-    """Parameters from a YAML file and from ``name=value`` texts, which win over the file."""
+    """Parameters from a YAML file and from ``name=value`` texts, which win over the file.
+
+    Values from a text stay texts here: what they mean depends on the notebooks' defaults.
+    """
     parameters: dict[str, Any] = {}
     if file is not None:
         try:
@@ -52,10 +57,7 @@ def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, 
         name, equals, value = assignment.partition("=")
         if not (name and equals):
             raise InputError(f"parameter is {assignment!r}, but must be NAME=VALUE")
-        try:
-            parameters[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"parameter {name!r} has the value {value!r}, not YAML") from error
+        parameters[name] = value
     return parameters
 
 
@@ -76,7 +78,7 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     root = root.resolve()
     if not (root / "_toc.yml").is_file():
         raise InputError(f"root is {str(root)!r}, but must be the project's folder, with _toc.yml")
-    sources = sorted((root / "notebooks").glob("*.md"))
+    sources = _notebooks_in_order(root)
     notebooks = {source: jupytext.read(source) for source in sources}
     chosen = _match_parameters(notebooks, parameters)
     _check_styles(chosen)
@@ -84,7 +86,8 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     stage = root / "_build" / "stage"
     shutil.rmtree(stage, ignore_errors=True)
     (stage / "notebooks").mkdir(parents=True)
-    kept = [_kept(source, chosen[source], root) for source in sources]
+    shared = _shared_digest(root)
+    kept = [_kept(source, chosen[source], shared) for source in sources]
     for number, (source, executed) in enumerate(zip(sources, kept, strict=True), start=1):
         started = time.monotonic()
         _say(f"Notebook {number} of {len(sources)}: {source.name}")
@@ -99,6 +102,13 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     _copy_pages(root, stage)
     _render(stage)
     return _publish(stage / "_build" / "html", root / "_build" / "html") / "index.html"
+
+
+def _notebooks_in_order(root: Path) -> list[Path]:
+    """The notebooks of the table of contents, as readers come to them."""
+    toc = (root / "_toc.yml").read_text()
+    names = re.findall(r"file: (notebooks/\S+)", toc)
+    return [root / f"{name}.md" for name in names]
 
 
 def _match_parameters(
@@ -125,17 +135,19 @@ def _like_default(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, list):
         values = value.split(",") if isinstance(value, str) else value
         values = values if isinstance(values, list) else [values]
-        if isinstance(default[0], int):
-            return [_like_default(name, yaml.safe_load(str(one)), default[0]) for one in values]
-        texts = [text.strip() for text in values if isinstance(text, str) and text.strip()]
-        if not texts or len(texts) < len(values):
-            raise InputError(f"parameter {name!r} is {value!r}, but must be a list of names")
-        return texts
-    allowed = (int, type(None)) if default is None else type(default)
-    if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool):
-        wanted = "a text" if isinstance(default, str) else "a whole number"
-        raise InputError(f"parameter {name!r} is {value!r}, but must be {wanted}")
-    return value
+        if not values:
+            raise InputError(f"parameter {name!r} is empty, but must name at least one")
+        return [_like_default(name, one, default[0]) for one in values]
+    if isinstance(default, str):
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"parameter {name!r} is {value!r}, but must be a text")
+        return value.strip()
+    if default is None and value in (None, "", "None"):
+        return None
+    try:
+        return whole_number(f"parameter {name!r}", int(str(value)), 0, LARGEST_SEED)
+    except ValueError as error:
+        raise InputError(f"parameter {name!r} is {value!r}, but must be a whole number") from error
 
 
 def _check_styles(chosen: Mapping[Path, Mapping[str, Any]]) -> None:
@@ -162,34 +174,42 @@ def _brought_in(name: str, root: Path) -> str:
     if not os.path.isfile(name):
         return name
     content = Path(name).read_bytes()
-    for number in itertools.count(1):
-        suffix = "" if number == 1 else f"-{number}"
-        copy = root / "_build" / "inputs" / f"{Path(name).stem}{suffix}{Path(name).suffix}"
-        if not copy.exists() or copy.read_bytes() == content:
-            break
+    # A folder of its own keeps the name as it is, whatever else was brought in before.
+    folder = hashlib.sha256(content).hexdigest()[:12]
+    copy = root / "_build" / "inputs" / folder / Path(name).name
     write_atomically(copy, lambda part: part.write_bytes(content))
-    return f"../_build/inputs/{copy.name}"
+    return f"../_build/inputs/{folder}/{copy.name}"
 
 
-def _kept(source: Path, parameters: Mapping[str, Any], root: Path) -> Path:
-    """Where the executed notebook is kept: the name changes with all that its outputs depend on."""
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
-    digest.update(f"{sys.version} {torch.__version__}".encode())
-    named = itertools.chain.from_iterable(
-        value if isinstance(value, list) else [value] for value in parameters.values()
-    )
-    files = [source, *(source.parent / name for name in named if isinstance(name, str))]
+def _shared_digest(root: Path) -> bytes:
+    """What the outputs of every notebook depend on: packages, this one's files, the results."""
+    installed = sorted(f"{x.name}=={x.version}" for x in importlib.metadata.distributions())
+    digest = hashlib.sha256(" ".join([sys.version, *installed]).encode())
     for folder in (Path(__file__).parent, root / RESULTS):
-        files += sorted(path for path in folder.rglob("*") if "__pycache__" not in path.parts)
-    for file in files:
-        if file.is_file():
-            digest.update(f"{file.name} ".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return root / "_build" / "executed" / f"{source.stem}-{digest.hexdigest()[:16]}.ipynb"
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(str(file.relative_to(folder)).encode() + _sha256(file))
+    return digest.digest()
+
+
+def _kept(source: Path, parameters: Mapping[str, Any], shared: bytes) -> Path:
+    """Where the executed notebook is kept: the name changes with all that its outputs depend on.
+
+    Files named by parameters are copies in a folder that is named by their content.
+    """
+    digest = hashlib.sha256(shared + _sha256(source))
+    digest.update(json.dumps(parameters, sort_keys=True).encode())
+    folder = source.parents[1] / "_build" / "executed"
+    return folder / f"{source.stem}-{digest.hexdigest()[:16]}.ipynb"
+
+
+def _sha256(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
 
 
 def _forget_all_but(kept: Sequence[Path]) -> None:
     """Remove what earlier builds kept and this one has no use for."""
-    for path in set(kept[0].parent.iterdir()) - set(kept):
+    for path in set(kept[0].parent.glob("*.ipynb")) - set(kept):
         path.unlink()
 
 
@@ -216,9 +236,10 @@ def _execute(
         )
     except PapermillExecutionError as error:
         reason = next(iter(str(error.evalue).strip().splitlines()), "no reason given")
-        raise InputError(
-            f"notebook {source.name}, cell {error.cell_index}: {error.ename}: {reason}"
-        ) from error
+        place = f"cell In [{error.exec_count}]"
+        raise InputError(f"notebook {source.name}, {place}: {error.ename}: {reason}") from error
+    except DeadKernelError as error:
+        raise InputError(f"notebook {source.name}: its kernel died, maybe of memory") from error
     _tidy(result)
     return result
 

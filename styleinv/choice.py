@@ -59,6 +59,12 @@ def _place(name: str, known: Iterable[str]) -> tuple[int, ...]:
     return (list(known).index(name) + 1 if name in known else 0, *name.encode())
 
 
+def theta_of(record: Record) -> float | None:
+    """Theta on the scale of the trace, which holds the loss without the protocol's weight."""
+    protocol = record["asked"]["protocol"]
+    return None if protocol["theta"] is None else protocol["theta"] / protocol["weight"]
+
+
 def budget_of(protocol: Record) -> str:
     """The budget in a protocol's settings, with its unit."""
     unit = "iteration" if protocol["method"] == "adam" else "evaluation"

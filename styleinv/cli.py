@@ -92,8 +92,8 @@ def invert(
     seconds: Annotated[
         float | None,
         typer.Option(
-            help="Stop after so much wall time; such a run is not repeatable. Default: 1800 for "
-            "`fast` and `scipy` unless --iterations is given, else none."
+            help="Stop after so much wall time; such a run is not repeatable. Default: 1800, for "
+            "`chapter` and `released` none, unless --iterations is given, else none."
         ),
     ] = None,
     device: DeviceOption = "cpu",
@@ -166,7 +166,10 @@ def sweep_styles(
     ),
     manifest: Annotated[
         Path | None,
-        typer.Option(help="Make the runs that this file asks for, in runs/ beside it, instead."),
+        typer.Option(
+            help="Instead, make the runs that this file asks for, in runs/ beside it; of the other "
+            "options, only --encoder and --device count."
+        ),
     ] = None,
 ) -> None:
     """Invert every style through every loss at every layer; what is there already is kept.
@@ -176,7 +179,7 @@ def sweep_styles(
     if (manifest is None) == (not style):
         raise InputError("sweep needs either --style, once or more, or --manifest")
     if manifest is not None:
-        make_reference_runs(manifest, encoder, _report)
+        make_reference_runs(manifest, encoder, device, _report)
         return
     whole_number("seeds", seeds, 1, MOST_SEEDS)
     _check_writable(out)

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from styleinv import gallery, store
-from styleinv.choice import link_to
+from styleinv.choice import link_to, theta_of
 from styleinv.images import SCIKIT_IMAGE, load_style, short_name, to_uint8
 from styleinv.losses import TITLES
 from styleinv.store import Pixels, Run
@@ -28,7 +28,8 @@ from styleinv.sweep import Key
 
 DPI = 100
 PAGE_WIDTH, CELL_WIDTH = 640, 256  # pixels that a row and a picture are enlarged to at most
-EXPLORER_PAGE = "explorer.html"
+# As seen from every page: they all lie one folder down.
+EXPLORER_PAGE = "../notebooks/explorer.html"
 INK = "#222222"
 # Okabe and Ito's palette, told apart by the colour-blind; the same colour everywhere.
 COLOURS = {
@@ -87,6 +88,11 @@ class Album:
     def layers(self) -> list[str]:
         return list(dict.fromkeys(layer for _, layer, _ in self.runs))
 
+    def labels(self) -> dict[str, str]:
+        """What to call each style: its short name, or all of its name where two have the same."""
+        shared = Counter(short_name(style) for style in self.styles)
+        return {s: short_name(s) if shared[short_name(s)] == 1 else s for s in self.styles}
+
     def of(self, styles: Sequence[str]) -> "Album":
         """The same with some of the styles."""
         runs = {key: run for key, run in self.runs.items() if key[0] in styles}
@@ -96,9 +102,10 @@ class Album:
         """Figures 1.3 and 1.7: a column per style, its image on top, below a row per layer."""
         if all(known != loss for _, _, known in self.runs):
             return None
-        cells: Cells = {"style": {short_name(style): (self, style) for style in self.styles}}
+        labels = self.labels()
+        cells: Cells = {"style": {labels[style]: (self, style) for style in self.styles}}
         for layer in self.layers:
-            row = {short_name(style): (self, (style, layer, loss)) for style in self.styles}
+            row = {labels[style]: (self, (style, layer, loss)) for style in self.styles}
             cells = {**cells, layer: row}
         return panel(cells)
 
@@ -127,7 +134,11 @@ class Album:
     def _inversion(self, key: Key) -> Picture:
         run = self.runs[key]
         asked = run.record["asked"]
-        alt = f"{run.record['style']}: inversion of {TITLES[asked['loss']]} at {asked['layer']}"
+        alt = (
+            f"{run.record['style']}: inversion of {TITLES[asked['loss']]} at {asked['layer']}, "
+            f"protocol {asked['protocol']['name']}, encoder {asked['encoder']}, "
+            f"seed {asked['seed']}"
+        )
         height, width = run.image.shape[:2]
         if self.results is None or run.path is None:
             return Picture(png_url(run.image), alt, width, height)
@@ -181,14 +192,15 @@ def figure(name: str, caption: str, *tabs: Panel | None) -> str:
         f'<label for="{name}-{i}">{html.escape(panel.title)}</label>'
         for i, panel in enumerate(panels)
     )
+    legend = html.escape(name.replace("-", " "))
     contents = "".join(
         f'<div class="panel">{panel.content}{provenance(panel.runs)}{credit_line(panel.styles)}'
         f"{run_table(panel.runs)}</div>"
         for panel in panels
     )
     return (
-        f'<figure class="runs" id="{name}"><fieldset class="tabs"><legend>Which runs</legend>'
-        f"{choices}{contents}</fieldset><figcaption>{caption}</figcaption></figure>"
+        f'<figure class="runs" id="{name}"><fieldset class="tabs"><legend>Runs of {legend}</legend>'
+        f"{choices}</fieldset>{contents}<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -219,7 +231,9 @@ def _img(picture: Picture, room: int) -> str:
     zoom = max(1, room // picture.width)
     width, height = zoom * picture.width, zoom * picture.height
     img = (
-        f'<img src="{html.escape(picture.source)}" alt="{html.escape(picture.alt)}" '
+        # The class keeps the dark theme from changing its colours.
+        f'<img class="dark-light" src="{html.escape(picture.source)}" '
+        f'alt="{html.escape(picture.alt)}" '
         f'width="{width}" height="{height}" loading="lazy">'
     )
     return f'<a href="{html.escape(picture.link)}">{img}</a>' if picture.link else img
@@ -249,26 +263,27 @@ def as_html(figure: Figure, alt: str) -> str:
     )
 
 
-def curves(runs: Mapping[str, Run], x: str = "evaluations") -> Figure:
-    """Loss over `x` of runs by label, on log axes, with theta where they have one in common."""
+def curves(runs: Mapping[str, Run]) -> Figure:
+    """Loss over evaluations of runs by label, on log axes, with theta where they share one."""
     figure, axes = plot_axes()
     losses = [run.record["asked"]["loss"] for run in runs.values()]
     for label, run in runs.items():
         trace = run.record["trace"]
         # A loss has its colour; several runs of one loss are told apart by the default ones.
         colour = COLOURS.get(run.record["asked"]["loss"]) if len(set(losses)) > 1 else None
-        axes.plot([p[x] for p in trace], [p["loss"] for p in trace], label=label, color=colour)
-    axes.set(xscale="log", yscale="log", xlabel=x, ylabel="style loss")
-    thetas = {run.record["asked"]["protocol"]["theta"] for run in runs.values()} - {None}
+        evaluations, values = zip(*((p["evaluations"], p["loss"]) for p in trace), strict=True)
+        axes.plot(evaluations, values, label=label, color=colour)
+    axes.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="style loss")
+    thetas = {theta for run in runs.values() if (theta := theta_of(run.record)) is not None}
     if len(thetas) == 1:
         axes.axhline(thetas.pop(), color=INK, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False)
     return figure
 
 
-def plot_axes(height: float = 3.2) -> tuple[Figure, Axes]:
+def plot_axes() -> tuple[Figure, Axes]:
     """An empty plot in the book's format."""
-    figure, axes = plt.subplots(figsize=(6.4, height), dpi=DPI, layout="constrained")
+    figure, axes = plt.subplots(figsize=(6.4, 3.2), dpi=DPI, layout="constrained")
     plt.close(figure)  # the caller shows or saves it; pyplot need not keep it
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
@@ -315,6 +330,8 @@ def run_table(runs: Sequence[Run]) -> str:
         "style",
         "layer",
         "loss",
+        "protocol",
+        "encoder",
         "seed",
         "iterations",
         "evaluations",
@@ -328,6 +345,8 @@ def run_table(runs: Sequence[Run]) -> str:
             run.record["style"],
             run.record["asked"]["layer"],
             TITLES[run.record["asked"]["loss"]],
+            run.record["asked"]["protocol"]["name"],
+            run.record["asked"]["encoder"],
             run.record["asked"]["seed"],
             run.record["result"]["iterations"],
             run.record["result"]["evaluations"],

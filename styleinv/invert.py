@@ -149,9 +149,10 @@ def invert(
     Args:
         style: an image file, ``bundled:NAME``, ``skimage:NAME``, or a tensor (3, H, W) in [0, 1].
         layer: one of `LAYERS`.
-        loss: ``gram``, ``moment-1`` to ``moment-4``, ``mmd``, or ``mmd-random`` (Adam only).
+        loss: ``gram``, ``moment-1`` to ``moment-4``, ``mmd``, ``mmd-random`` (Adam only), or one of
+            `styleinv.losses.BEYOND`.
         encoder: a source of `load_encoder`, or an encoder already loaded (on its own device).
-        protocol: ``fast``, ``chapter``, ``released``, ``scipy``, or a `Protocol`.
+        protocol: a name of `styleinv.protocol.PROTOCOLS`, or a `Protocol`.
         seed: seed of the noise image, 0 or greater; by default the protocol's own.
         size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
         fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.

@@ -53,18 +53,32 @@ def read_manifest(file: Path) -> tuple[str, list[Entry]]:
         content = yaml.safe_load(file.read_text())
         sha256: str = content["encoder_sha256"]
         entries = [_entry(name, fields) for name, fields in content["sweeps"].items()]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        yaml.YAMLError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise InputError(f"manifest {str(file)!r} cannot be read: {error}") from error
     return sha256, entries
 
 
 def _entry(name: str, fields: dict[str, Any]) -> Entry:
     lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-    return Entry(name, **{**fields, **lists})
+    entry = Entry(name, **{**fields, **lists})
+    for wanted in ("styles", "losses", "layers", "seeds", "iterations"):
+        if not isinstance(getattr(entry, wanted), tuple):
+            raise TypeError(f"{wanted} of sweep {name} must be a list")
+    return entry
 
 
 def make_reference_runs(
-    manifest: Path, encoder_file: str, report: Callable[[str], object] = lambda line: None
+    manifest: Path,
+    encoder_file: str,
+    device: str = "cpu",
+    report: Callable[[str], object] = lambda line: None,
 ) -> None:
     """Make what is missing of the manifest's runs, in runs/ beside it.
 
@@ -76,7 +90,7 @@ def make_reference_runs(
     """
     sha256, entries = read_manifest(manifest)
     results = manifest.parent
-    encoder = load_encoder(encoder_file)
+    encoder = load_encoder(encoder_file, device=device)
     if encoder.sha256 != sha256:
         raise InputError(
             f"encoder {encoder_file!r} has the fingerprint {encoder.sha256[:12]}, but the manifest "
@@ -93,6 +107,7 @@ def make_reference_runs(
                 losses=entry.losses,
                 folder=results / RUNS / entry.name,
                 encoder=encoder if entry.encoder is None else entry.encoder,
+                device=device,
                 protocol=entry.protocol,
                 seed=seed,
                 size=entry.size,

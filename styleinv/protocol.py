@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of, whole_number
-from styleinv.losses import BEYOND, LOSSES, Convention
+from styleinv.losses import BEYOND, LOSSES, REDRAWN, Convention
 
 # Table 1.1, as printed.
 CHAPTER_ITERATIONS: Mapping[str, Mapping[str, int]] = {
@@ -89,7 +89,8 @@ class Protocol:
         default_seed: the seed that the source uses.
         budgets: iterations per loss and layer; for L-BFGS, evaluations of loss and gradient.
         theta: stop as soon as weight x loss is below it.
-        without_theta: losses that theta does not stop.
+        without_theta: losses that theta does not stop. One with new random choices at every call
+            would pass theta by chance.
         weights: factor on each loss, which theta and Adam see but the reported loss not.
         extra_rounds, extra_iterations: at the end of the budget, while weight x loss is above
             `extra_above`, so many rounds of so many further iterations.
@@ -178,6 +179,7 @@ CHAPTER = Protocol(
     default_seed=0,
     budgets={**CHAPTER_ITERATIONS, **dict.fromkeys(_UNLISTED, CHAPTER_ITERATIONS["mmd"])},
     theta=1e-5,
+    without_theta=REDRAWN,
     weights={},
     extra_rounds=240,
     extra_above=1e-5,
@@ -191,6 +193,7 @@ RELEASED = Protocol(
     default_seed=13,
     budgets={**RELEASED_ITERATIONS, **dict.fromkeys(_UNLISTED, RELEASED_ITERATIONS["mmd"])},
     theta=1e-6,
+    without_theta=REDRAWN,
     weights={loss: 1000.0 if loss.startswith("mmd") else 100.0 for loss in LOSSES},
     extra_rounds=450,
     extra_above=1e-5,

@@ -52,7 +52,7 @@ def test_makes_what_is_missing_and_reads_it_back(manifest: Path) -> None:
             assert run.record["result"]["evaluations"] == iterations
     assert reference_runs("stops", manifest.parent)[key].record["asked"]["seed"] == 0
     lines: list[str] = []
-    make_reference_runs(manifest, "bundled", lines.append)
+    make_reference_runs(manifest, "bundled", report=lines.append)
     made = [line for line in lines if not line.startswith("Sweep")]
     assert len(made) == 6
     assert all(line.endswith("kept from an earlier run") for line in made)
@@ -82,7 +82,8 @@ def test_names_what_is_missing_or_altered(manifest: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["[1, 2", "sweeps: {}", "encoder_sha256: a\nsweeps: {x: {colour: red}}"]
+    "content",
+    ["[1, 2", "sweeps: {}", "encoder_sha256: a\nsweeps: {x: {colour: red}}", "sweeps: [x]"],
 )
 def test_refuses_a_broken_manifest(tmp_path: Path, content: str) -> None:
     (tmp_path / "reference.yml").write_text(content)

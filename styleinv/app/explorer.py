@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 
 from styleinv import store
-from styleinv.choice import Option, Record, budget_of, link_to, options_of, title_of
+from styleinv.choice import Option, Record, budget_of, link_to, options_of, theta_of, title_of
 from styleinv.encoder import SOURCES
 from styleinv.errors import InputError
 from styleinv.protocol import PROTOCOLS
@@ -69,12 +69,11 @@ def _places(record: Record) -> list[tuple[int, ...]]:
 
 def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
     """What the page needs of a record."""
-    asked, protocol = record["asked"], record["asked"]["protocol"]
+    asked = record["asked"]
     size = min(asked["height"], asked["width"])
     style = folder / "styles" / store.style_file_name(record["source"], size)
     if not style.is_file():
         raise InputError(f"style image {str(style)!r} is not an existing file")
-    theta = protocol["theta"]
     return {
         "choice": {name: option.value for name, option in options_of(record).items()},
         "style": _url(style, folder, link),
@@ -86,8 +85,7 @@ def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
             (point["evaluations"], float(f"{point['loss']:.4g}"), _stage(point["stage"], asked))
             for point in _thinned(record["trace"])
         ],
-        # The trace holds the loss without the weight with which theta sees it.
-        "theta": None if theta is None else theta / protocol["weight"],
+        "theta": theta_of(record),
         "facts": _facts(record),
         "command": _command(record),
     }
