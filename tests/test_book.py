@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Page
 
 from styleinv import LAYERS, InputError
-from styleinv.book import build_book, read_parameters
+from styleinv.book import _brought_in, _kept, _shared_digest, build_book, read_parameters
 from tests.conftest import SMALL
 
 
@@ -85,7 +85,7 @@ def test_numbers_in_prose_come_from_the_runs(built: Path) -> None:
 @pytest.fixture
 def own_styles(built: Path, project: Path) -> list[str]:
     """The styles that `built` was built over."""
-    return [*map(str, (project / "_build/inputs").iterdir()), "skimage:coffee"]
+    return [*map(str, (project / "_build/inputs").glob("*/*")), "skimage:coffee"]
 
 
 def test_the_second_build_runs_nothing_again(
@@ -110,8 +110,13 @@ def _text(page: Path) -> str:
     [
         ({"colour": "red"}, "parameter 'colour' is unknown; known are: adam_iterations, device"),
         ({"seeds": "0,one"}, "parameter 'seeds' is 'one', but must be a whole number"),
+        ({"seeds": []}, "parameter 'seeds' is empty, but must name at least one"),
+        ({"styles": "a.jpg,,b.jpg"}, "parameter 'styles' is '', but must be a text"),
+        ({"size": "big"}, "parameter 'size' is 'big', but must be a whole number"),
+        ({"size": True}, "parameter 'size' is True, but must be a whole number"),
+        ({"styles": "_config.yml"}, "'_config.yml' is in no format that can be read"),
         ({"styles": "absent.jpg"}, "image 'absent.jpg' is not an existing file"),
-        ({**SMALL, "layers": ["relu_9_9"]}, r"\w+.md, cell \d+: .*layers? is 'relu_9_9'"),
+        ({**SMALL, "layers": ["relu_9_9"]}, r"\w+.md, cell In \[\d+\]: .*layers? is 'relu_9_9'"),
         ({**SMALL, "protocol": "slow"}, "protocol is 'slow'"),
     ],
 )
@@ -140,11 +145,45 @@ def test_a_page_with_a_warning_is_an_error(
     assert (built / "index.html").exists()
 
 
+def test_texts_are_taken_as_they_are(tmp_path: Path) -> None:
+    """A file may be named as no YAML value could be."""
+    assert read_parameters(["styles=[a] #1.jpg,@b: c.png"], None) == {
+        "styles": "[a] #1.jpg,@b: c.png"
+    }
+
+
+def test_an_executed_notebook_is_kept_until_what_it_depends_on_changes(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "results/runs").mkdir(parents=True)
+    source, result = tmp_path / "notebooks/one.md", tmp_path / "results/runs/a.json"
+    source.write_text("one")
+    result.write_text("one")
+    names = [_kept(source, {"size": 32}, _shared_digest(tmp_path))]
+    assert names == [_kept(source, {"size": 32}, _shared_digest(tmp_path))]
+    names.append(_kept(source, {"size": 48}, _shared_digest(tmp_path)))
+    result.write_text("two")
+    names.append(_kept(source, {"size": 32}, _shared_digest(tmp_path)))
+    result.rename(tmp_path / "results/a.json")
+    names.append(_kept(source, {"size": 32}, _shared_digest(tmp_path)))
+    source.write_text("two")
+    names.append(_kept(source, {"size": 32}, _shared_digest(tmp_path)))
+    assert len(set(names)) == 5
+
+
+def test_a_readers_file_keeps_its_name(tmp_path: Path) -> None:
+    for content in (b"one", b"two"):
+        (tmp_path / "my file.png").write_bytes(content)
+        named = _brought_in(str(tmp_path / "my file.png"), tmp_path)
+        assert (tmp_path / "notebooks" / named).resolve().read_bytes() == content
+        assert named.endswith("/my file.png")
+    assert _brought_in("bundled:strokes", tmp_path) == "bundled:strokes"
+
+
 def test_parameters_from_file_and_command_line(tmp_path: Path) -> None:
     file = tmp_path / "parameters.yml"
     file.write_text("size: 48\nstyles: [a.jpg, b.png]\n")
     assert read_parameters(["size=64", "encoder=random"], file) == {
-        "size": 64,
+        "size": "64",
         "styles": ["a.jpg", "b.png"],
         "encoder": "random",
     }
@@ -170,3 +209,16 @@ def test_run_tables_unfold(page: tuple[Page, list[str]], site: str) -> None:
     opened.get_by_text("runs behind this figure").first.click()
     assert table.is_visible()
     assert "relu_2_2" in table.inner_text()
+
+
+@pytest.mark.browser
+def test_tabs_switch_by_mouse_and_keyboard(page: tuple[Page, list[str]], site: str) -> None:
+    opened, _ = page
+    opened.goto(f"{site}/notebooks/experiments.html", wait_until="load")
+    figure = opened.locator("#figure-1-3")
+    reference, build = (figure.locator(".panel").nth(i) for i in (0, 1))
+    assert (reference.is_visible(), build.is_visible()) == (True, False)
+    figure.get_by_text("This build").click()
+    assert (reference.is_visible(), build.is_visible()) == (False, True)
+    opened.keyboard.press("ArrowLeft")
+    assert (reference.is_visible(), build.is_visible()) == (True, False)

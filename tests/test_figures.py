@@ -50,7 +50,7 @@ def test_by_style_has_the_style_on_top_and_a_row_per_layer(album: Album) -> None
     assert alts[:3] == [
         "strokes: the style image",
         "coffee: the style image",
-        "strokes: inversion of Gram at relu_1_1",
+        "strokes: inversion of Gram at relu_1_1, protocol fast, encoder bundled, seed 0",
     ]
     assert len(panel.runs) == 4
 
@@ -70,6 +70,16 @@ def test_what_was_not_run_has_no_tab(album: Album) -> None:
     shown = soup(figures.figure("one", "Caption.", album.by_style("mmd"), album.by_style("gram")))
     assert [label.get_text() for label in shown.find_all("label")] == ["This build"]
     assert len(shown.select(".panel")) == 1
+
+
+def test_styles_of_one_short_name_stay_apart(album: Album) -> None:
+    runs = {("skimage:strokes", layer, loss): run for (_, layer, loss), run in album.runs.items()}
+    both = Album({**album.runs, **runs})
+    assert both.labels() == {
+        "bundled:strokes": "bundled:strokes",
+        "skimage:coffee": "coffee",
+        "skimage:strokes": "skimage:strokes",
+    }
 
 
 @pytest.mark.parametrize(
@@ -101,7 +111,7 @@ def test_reference_pictures_are_linked_and_lead_to_the_explorer(
     key = next(iter(reference.runs))
     picture, style = reference.picture(key), reference.picture(key[0])
     assert Path(picture.source).is_file()
-    assert picture.link == f"explorer.html{link_to(reference.runs[key].record)}"
+    assert picture.link == f"../notebooks/explorer.html{link_to(reference.runs[key].record)}"
     assert Path(style.source).is_file()
     assert reference.title == "Reference runs"
 

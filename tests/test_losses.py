@@ -160,7 +160,7 @@ def test_keeps_the_dtype(features: Tensor, name: str, dtype: torch.dtype) -> Non
 @given(st.permutations(range(42)))
 @pytest.mark.parametrize("name", ["gram", "moment-1", "moment-2", "moment-3", "moment-4", *BEYOND])
 def test_forgets_positions(name: str, order: list[int]) -> None:
-    """Gram matrix and moments do not change under a permutation of the positions."""
+    """They do not change under a permutation of the positions."""
     noise = torch.linspace(0, 3, 210, dtype=torch.float64).sin().relu().reshape(1, 5, 6, 7)
     shuffled = noise.flatten(2)[:, :, list(order)].reshape(noise.shape)
     loss = make_loss(name, noise + 0.1)
