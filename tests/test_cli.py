@@ -147,7 +147,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         (["--parameters-file", "absent.yml"], "parameters-file 'absent.yml' cannot be read"),
         (["-p", "size"], "parameter is 'size', but must be NAME=VALUE"),
         (["-p", "size=abc"], "parameter 'size' is 'abc', but must be a whole number"),
-        (["-p", "seed=x"], "parameter 'seed' is 'x', but must be a whole number"),
+        (["-p", "seed=x"], "parameter 'seeds' is 'x', but must be a whole number"),
         (["-p", "encoder=3"], "parameter 'encoder' is 3, but must be a text"),
         (["-p", "styles="], "parameter 'styles' is None, but must be a list of names"),
         (["-p", "styles=[]"], "parameter 'styles' is [], but must be a list of names"),
