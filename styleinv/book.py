@@ -28,6 +28,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from rich.text import Text
 
+from styleinv.encoder import load_encoder
 from styleinv.errors import InputError, whole_number
 from styleinv.files import write_atomically, write_text
 from styleinv.gallery import LARGEST_SEED
@@ -81,7 +82,7 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     sources = _notebooks_in_order(root)
     notebooks = {source: jupytext.read(source) for source in sources}
     chosen = _match_parameters(notebooks, parameters)
-    _check_styles(chosen)
+    _check_files(chosen)
     chosen = {source: _with_own_files(values, root) for source, values in chosen.items()}
     stage = root / "_build" / "stage"
     shutil.rmtree(stage, ignore_errors=True)
@@ -150,8 +151,11 @@ def _like_default(name: str, value: Any, default: Any) -> Any:
         raise InputError(f"parameter {name!r} is {value!r}, but must be a whole number") from error
 
 
-def _check_styles(chosen: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Refuse a style that cannot be read before anything runs."""
+def _check_files(chosen: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuse a style or an encoder that cannot be read before anything runs."""
+    for encoder in {values["encoder"] for values in chosen.values() if "encoder" in values}:
+        if encoder != "vgg19":  # may be a download, which comes when its time has come
+            load_encoder(encoder)
     styles = {style for values in chosen.values() for style in values.get("styles", [])}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what there is to say is said when it is used
