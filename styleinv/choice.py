@@ -49,7 +49,8 @@ def options_of(record: Record) -> dict[str, Option]:
         "loss": Option(loss, title_of(loss), _place(loss, LOSSES)),
         "seed": Option(str(seed), str(seed), (seed,)),
         "protocol": optimiser,
-        "encoder": Option(encoder, encoder, _place(encoder, SOURCES)),
+        # A seed follows the name of random weights: the control comes last.
+        "encoder": Option(encoder, encoder, _place(encoder.partition(" ")[0], SOURCES)),
         "size": Option(size, f"{size.replace('x', ' x ')} px", (width, height)),
     }
 

@@ -52,10 +52,11 @@
     return name === 'seed' || name === 'encoder' ? `${name} ${text}` : text;
   }
 
-  // The deepest layer shows most; the readers' own protocol is `fast`.
+  // The deepest layer and the largest picture show most; the readers' own protocol is `fast`.
   function beginning() {
     const first = Object.fromEntries(CHOICES.map((name) => [name, options[name][0][0]]));
-    return { ...first, layer: options.layer.at(-1)[0], protocol: 'fast' };
+    const most = { layer: options.layer.at(-1)[0], size: options.size.at(-1)[0] };
+    return { ...first, ...most, protocol: 'fast' };
   }
 
   // The run closest to what is wanted; names in `firm` are given up last.
