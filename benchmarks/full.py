@@ -40,7 +40,7 @@ from ways import (
 
 import styleinv
 from styleinv import LAYERS, store
-from styleinv.files import write_atomically
+from styleinv.files import write_text
 from styleinv.images import short_name
 from styleinv.invert import Task, plan
 from styleinv.protocol import CHAPTER, FAST, SCIPY, Protocol
@@ -151,7 +151,7 @@ class Bench:
         for part in sorted(self.folder.iterdir()):
             record[part.name] = [json.loads(file.read_text()) for file in sorted(part.iterdir())]
         text = json.dumps(record, indent=1) + "\n"
-        write_atomically(RECORD, lambda part: part.write_text(text))
+        write_text(RECORD, text)
         print(f"collected in {RECORD}")
 
     def _adam(self, cell: Found) -> Found:
@@ -278,7 +278,7 @@ class Bench:
             path.parent.mkdir(parents=True, exist_ok=True)
             made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "code": store.code_sha256()[:12]}
             text = json.dumps(shown | measure(cell) | made, indent=1) + "\n"
-            write_atomically(path, lambda part: part.write_text(text))
+            write_text(path, text)
             print(f"{datetime.now(UTC):%H:%M:%S} {part} {path.stem}", flush=True)
         found: Found = json.loads(path.read_text())
         return found

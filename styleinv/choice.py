@@ -66,10 +66,14 @@ def theta_of(record: Record) -> float | None:
     return None if protocol["theta"] is None else protocol["theta"] / protocol["weight"]
 
 
+def unit_of(protocol: Record) -> str:
+    """What the budget in a protocol's settings counts."""
+    return "iteration" if protocol["method"] == "adam" else "evaluation"
+
+
 def budget_of(protocol: Record) -> str:
     """The budget in a protocol's settings, with its unit."""
-    unit = "iteration" if protocol["method"] == "adam" else "evaluation"
-    return f"{protocol['budget']:,} {unit}{'s' * (protocol['budget'] != 1)}"
+    return f"{protocol['budget']:,} {unit_of(protocol)}{'s' * (protocol['budget'] != 1)}"
 
 
 def title_of(loss: str) -> str:

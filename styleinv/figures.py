@@ -20,24 +20,26 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from styleinv import gallery, store
-from styleinv.choice import link_to, theta_of
+from styleinv.choice import link_to, theta_of, unit_of
 from styleinv.images import SCIKIT_IMAGE, load_style, short_name, to_uint8
 from styleinv.losses import TITLES
+from styleinv.manifest import reference_runs
 from styleinv.store import Pixels, Run
 from styleinv.sweep import Key
 
 DPI = 100
 PAGE_WIDTH, CELL_WIDTH = 640, 256  # pixels that a row and a picture are enlarged to at most
 # As seen from every page: they all lie one folder down.
-EXPLORER_PAGE = "../notebooks/explorer.html"
+EXPLORER_PAGE, RESULTS = "../notebooks/explorer.html", "../results"
 INK = "#222222"
 # Okabe and Ito's palette, told apart by the colour-blind; the same colour everywhere.
+BLUE, ORANGE = "#0072b2", "#d55e00"
 COLOURS = {
     "gram": "#000000",
     "moment-1": "#56b4e9",
-    "moment-2": "#0072b2",
+    "moment-2": BLUE,
     "moment-3": "#e69f00",
-    "moment-4": "#d55e00",
+    "moment-4": ORANGE,
     "mmd": "#cc79a7",
 }
 
@@ -88,6 +90,10 @@ class Album:
     def layers(self) -> list[str]:
         return list(dict.fromkeys(layer for _, layer, _ in self.runs))
 
+    @property
+    def losses(self) -> list[str]:
+        return list(dict.fromkeys(loss for _, _, loss in self.runs))
+
     def labels(self) -> dict[str, str]:
         """What to call each style: its short name, or all of its name where two have the same."""
         shared = Counter(short_name(style) for style in self.styles)
@@ -100,21 +106,22 @@ class Album:
 
     def by_style(self, loss: str) -> Panel | None:
         """Figures 1.3 and 1.7: a column per style, its image on top, below a row per layer."""
-        if all(known != loss for _, _, known in self.runs):
+        if loss not in self.losses:
             return None
         labels = self.labels()
-        cells: Cells = {"style": {labels[style]: (self, style) for style in self.styles}}
-        for layer in self.layers:
-            row = {labels[style]: (self, (style, layer, loss)) for style in self.styles}
-            cells = {**cells, layer: row}
-        return panel(cells)
+        on_top: Cells = {"style": {label: (self, style) for style, label in labels.items()}}
+        below: Cells = {
+            layer: {label: (self, (style, layer, loss)) for style, label in labels.items()}
+            for layer in self.layers
+        }
+        return panel({**on_top, **below})
 
     def by_loss(self, style_number: int, losses: Sequence[str]) -> Panel | None:
         """Figures 1.4 to 1.6 and A.1 to A.3: a row per layer, the style and a column per loss."""
         if style_number >= len(self.styles):
             return None
         style = self.styles[style_number]
-        shown = [loss for loss in losses if any(known == loss for _, _, known in self.runs)]
+        shown = [loss for loss in losses if loss in self.losses]
         if not shown:
             return None
         return panel(
@@ -158,6 +165,17 @@ class Album:
 
 # Row label -> column label -> the run, or the style, that an album shows there.
 Cells = Mapping[str, Mapping[str, tuple[Album, Key | str]]]
+
+
+def reference(
+    name: str,
+    results: str = RESULTS,
+    *,
+    seed: int | None = None,
+    iterations: int | None = None,
+) -> Album:
+    """The album of a sweep's reference runs; the arguments are those of `reference_runs`."""
+    return Album(reference_runs(name, results, seed=seed, iterations=iterations), results)
 
 
 def panel(cells: Cells) -> Panel:
@@ -283,9 +301,17 @@ def curves(runs: Mapping[str, Run]) -> Figure:
 
 def plot_axes() -> tuple[Figure, Axes]:
     """An empty plot in the book's format."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.2), dpi=DPI, layout="constrained")
-    plt.close(figure)  # the caller shows or saves it; pyplot need not keep it
+    figure, axes = subplots(3.2)
     axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def subplots(height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
+    """`plt.subplots` as wide as a page, `height` inches high."""
+    figure, axes = plt.subplots(
+        *shape, figsize=(6.4, height), dpi=DPI, layout="constrained", **options
+    )
+    plt.close(figure)  # the caller shows or saves it; pyplot need not keep it
     return figure, axes
 
 
@@ -295,7 +321,7 @@ def provenance(runs: Sequence[Run]) -> str:
     made = [run.record["made_with"] for run in runs]
     results = [run.record["result"] for run in runs]
     stops = Counter(result["stop_reason"] for result in results)
-    facts = [
+    return provenance_line(
         "encoder "
         + _distinct(
             f"{html.escape(a['encoder'])} (sha256 <code>{a['encoder_sha256'][:12]}</code>)"
@@ -313,7 +339,11 @@ def provenance(runs: Sequence[Run]) -> str:
         "torch " + _distinct(m["torch"] for m in made),
         "styleinv " + _distinct(f"{m['styleinv']}, code <code>{m['code']}</code>" for m in made),
         _distinct(m["date"][:10] for m in made),
-    ]
+    )
+
+
+def provenance_line(*facts: str) -> str:
+    """The paragraph that says what made a figure or a table; facts are HTML."""
     return f'<p class="provenance"><strong>Provenance:</strong> {" · ".join(facts)}</p>'
 
 
@@ -382,12 +412,11 @@ def _protocols(settings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Per protocol by name: method, theta, budgets and warm-ups of its runs."""
     for name in dict.fromkeys(one["name"] for one in settings):
         same = [one for one in settings if one["name"] == name]
-        unit = "iterations" if same[0]["method"] == "adam" else "evaluations"
         thetas = ("none" if one["theta"] is None else f"{one['theta']:g}" for one in same)
         facts = [
             same[0]["method"],
             f"theta {_distinct(thetas)}",
-            f"budget {_span([one['budget'] for one in same])} {unit}",
+            f"budget {_span([one['budget'] for one in same])} {unit_of(same[0])}s",
         ]
         warmups = _distinct(warmup["loss"] for one in same for warmup in one.get("warmups", []))
         if warmups:

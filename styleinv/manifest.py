@@ -5,7 +5,8 @@ images beside them in `results/runs/styles`. Unlike a reader's own runs, they st
 changes: a record says which code made it.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 
 from styleinv import store
 from styleinv.encoder import LAYERS, load_encoder
-from styleinv.errors import InputError
+from styleinv.errors import InputError, one_of
 from styleinv.images import load_style, save_png
 from styleinv.invert import DEFAULT_SIZE
 from styleinv.store import Run
@@ -100,7 +101,7 @@ def make_reference_runs(
         report(f"Sweep {entry.name}")
         for style in entry.styles:
             _keep_style(style, entry.size, results)
-        for seed, iterations in _combinations(entry):
+        for seed, iterations in itertools.product(entry.seeds, entry.iterations):
             sweep(
                 entry.styles,
                 layers=entry.layers,
@@ -114,6 +115,13 @@ def make_reference_runs(
                 iterations=iterations,
                 report=report,
             )
+
+
+def entry_of(name: str, results: str | Path) -> Entry:
+    """What the manifest in `results` asks for under `name`."""
+    _, entries = read_manifest(Path(results) / MANIFEST)
+    by_name = {entry.name: entry for entry in entries}
+    return by_name[one_of("reference sweep", name, tuple(by_name))]
 
 
 def reference_runs(
@@ -132,16 +140,12 @@ def reference_runs(
     Raises:
         InputError: the manifest has no such sweep, or a run is missing or altered.
     """
-    _, entries = read_manifest(Path(results) / MANIFEST)
-    by_name = {entry.name: entry for entry in entries}
-    if name not in by_name:
-        raise InputError(f"reference sweep is {name!r}, but must be one of: {', '.join(by_name)}")
-    entry = by_name[name]
+    entry = entry_of(name, results)
     seed = entry.seeds[0] if seed is None else seed
     budget = entry.iterations[0] if iterations is None else iterations
     found = {
         (run.record["source"], run.record["asked"]["layer"], run.record["asked"]["loss"]): run
-        for run in read_runs(Path(results) / RUNS / name)
+        for run in store.read_folder(Path(results) / RUNS / name).values()
         if run.record["asked"]["seed"] == seed
         and budget in (None, run.record["asked"]["protocol"]["budget"])
     }
@@ -155,16 +159,6 @@ def reference_runs(
             "`styleinv sweep --manifest` makes them"
         )
     return {key: found[key] for key in wanted}
-
-
-def read_runs(folder: Path) -> Iterator[Run]:
-    """Every run kept in `folder` and below, by name."""
-    for path in sorted(folder.rglob("*.json")):
-        yield store.read(path)
-
-
-def _combinations(entry: Entry) -> list[tuple[int, int | None]]:
-    return [(seed, iterations) for seed in entry.seeds for iterations in entry.iterations]
 
 
 def _keep_style(style: str, size: int, results: Path) -> None:

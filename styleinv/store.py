@@ -139,6 +139,11 @@ def read(path: Path) -> Run:
     return Run(record, image, path)
 
 
+def read_folder(folder: Path) -> dict[Path, Run]:
+    """Every run kept in `folder` and below, by its record's path, in the order of names."""
+    return {path: read(path) for path in sorted(folder.rglob("*.json"))}
+
+
 def style_file_name(source: str, size: int) -> str:
     """The file name of a style image that is kept beside its runs."""
     return f"{source.replace(':', '-')}-{size}.png"

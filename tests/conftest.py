@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -118,13 +119,20 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
-def site(built: Path) -> Iterator[str]:
-    handler = functools.partial(_Quiet, directory=str(built))
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A file server for `folder` on this machine; its address."""
+    handler = functools.partial(_Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def site(built: Path) -> Iterator[str]:
+    with served(built) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,22 @@
 """The explorer: every run is in it, and a reader finds it by mouse, keyboard, URL or without."""
 
-import functools
-import http.server
 import json
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import pytest
+from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Browser, Page
 
 import styleinv
 from styleinv import InputError, choice, store
 from styleinv.app import explorer
 from styleinv.encoder import Encoder
-from tests.conftest import refuse_others
+from tests.conftest import refuse_others, served
 
 LINK = "../results/runs"
 STROKES, COFFEE = "bundled:strokes", "skimage:coffee"
@@ -85,21 +82,14 @@ def page_file(runs: Path, fragment: str) -> Path:
     return path
 
 
-class _Images(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[dict[str, str | None]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.found.append(dict(attrs))
+def images(fragment: str) -> list[Tag]:
+    return list(BeautifulSoup(fragment, "html.parser").find_all("img"))
 
 
 def test_every_run_is_in_the_grid_and_in_the_data(
     runs: Path, fragment: str, data: dict[str, Any]
 ) -> None:
-    pictures = {unquote(str(image["src"])) for image in _Images(fragment).found}
+    pictures = {unquote(str(image["src"])) for image in images(fragment)}
     records = sorted(runs.rglob("*.json"))
     assert len(records) == len(RUNS) + 1
     assert pictures == {f"{LINK}/{x.relative_to(runs).with_suffix('.png')}" for x in records}
@@ -111,12 +101,12 @@ def test_every_run_is_in_the_grid_and_in_the_data(
 
 
 def test_grid_names_its_pictures(fragment: str) -> None:
-    images = _Images(fragment).found
-    alts = [str(image["alt"]) for image in images]
+    found = images(fragment)
+    alts = [str(image["alt"]) for image in found]
     assert "strokes, relu_2_2, Gram, seed 3, fast, 2 evaluations, bundled, 16 px" in alts
     assert "strokes, relu_1_1, MMD, seed 0, fast, 2 evaluations, bundled, 16 px" in alts
     assert len(set(alts)) == len(alts)
-    for image in images:
+    for image in found:
         assert image["loading"] == "lazy"
         assert image["width"] == image["height"] == ("24" if "24 px" in str(image["alt"]) else "16")
     assert re.findall("<h3>(.*?)</h3>", fragment) == ["runs", "main", "more/seeds", "other"]
@@ -219,12 +209,8 @@ def test_what_cannot_be_shown(tmp_path: Path, runs: Path) -> None:
 
 @pytest.fixture(scope="session")
 def address(page_file: Path) -> Iterator[str]:
-    folder = page_file.parents[1]
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/book/page.html"
-        server.shutdown()
+    with served(page_file.parents[1]) as address:
+        yield f"{address}/book/page.html"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import yaml
 
 from styleinv import LAYERS, InputError, reference_runs, store
 from styleinv.encoder import Encoder
-from styleinv.manifest import make_reference_runs, read_manifest, read_runs
+from styleinv.manifest import make_reference_runs, read_manifest
 from styleinv.protocol import PROTOCOLS
 from tests.conftest import ROOT
 
@@ -94,7 +94,7 @@ def test_refuses_a_broken_manifest(tmp_path: Path, content: str) -> None:
 def test_committed_runs_are_those_that_the_manifest_asks_for() -> None:
     """Every run of every sweep is there, intact, and as the protocols are today; and no other."""
     sha256, entries = read_manifest(RESULTS / "reference.yml")
-    kept = {run.path for run in read_runs(RESULTS / "runs")}
+    kept = set(store.read_folder(RESULTS / "runs"))
     for entry in entries:
         for seed in entry.seeds:
             for iterations in entry.iterations:

@@ -35,7 +35,7 @@ def page(folder: Path, link: str) -> str:
     Raises:
         InputError: there is no run, or a record, a picture or a style image cannot be used.
     """
-    records = {path: store.read(path).record for path in sorted(folder.rglob("*.json"))}
+    records = {path: run.record for path, run in store.read_folder(folder).items()}
     if not records:
         raise InputError(f"folder is {str(folder)!r}, but must hold run records")
     # Of runs that differ in nothing that can be chosen, the latest is shown.
