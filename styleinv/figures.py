@@ -21,10 +21,10 @@ from PIL import Image
 
 from styleinv import gallery, store
 from styleinv.choice import link_to, theta_of, unit_of
-from styleinv.images import SCIKIT_IMAGE, load_style, short_name, to_uint8
+from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, short_name, to_uint8
 from styleinv.losses import TITLES
 from styleinv.manifest import reference_runs
-from styleinv.store import Pixels, Run
+from styleinv.store import Run
 from styleinv.sweep import Key
 
 DPI = 100

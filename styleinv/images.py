@@ -18,6 +18,7 @@ from styleinv.files import write_atomically
 MIN_SIZE, MAX_SIZE = gallery.SMALLEST_SIZE, gallery.LARGEST_SIZE
 
 Fit = Literal["crop", "keep"]
+Pixels = NDArray[np.uint8]  # (H, W, 3), 0 to 255
 BUNDLED, SCIKIT_IMAGE = "bundled:", "skimage:"
 
 
@@ -80,15 +81,15 @@ def save_png(image: Tensor, path: str | Path) -> None:
     write_png(to_uint8(image), Path(path))
 
 
-def write_png(pixels: NDArray[np.uint8], path: Path) -> None:
+def write_png(pixels: Pixels, path: Path) -> None:
     """Write (H, W, 3) in 0 to 255 as a PNG; the file appears whole or not at all."""
     write_atomically(path, lambda part: Image.fromarray(pixels).save(part, format="PNG"))
 
 
-def to_uint8(image: Tensor) -> NDArray[np.uint8]:
+def to_uint8(image: Tensor) -> Pixels:
     """(3, H, W) in [0, 1] -> (H, W, 3) of 0 to 255, rounded to nearest."""
     scaled = image.detach().cpu().float().clamp(0, 1).mul(255).round()
-    pixels: NDArray[np.uint8] = scaled.to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels: Pixels = scaled.to(torch.uint8).permute(1, 2, 0).numpy()
     return pixels
 
 

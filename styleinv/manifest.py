@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from styleinv import store
+from styleinv import metrics, store
 from styleinv.encoder import LAYERS, load_encoder
 from styleinv.errors import InputError, one_of
-from styleinv.images import load_style, save_png
+from styleinv.images import load_style, save_png, to_uint8
 from styleinv.invert import DEFAULT_SIZE
 from styleinv.store import Run
 from styleinv.sweep import Key, sweep
@@ -31,6 +31,7 @@ class Entry:
     Attributes:
         encoder: a source that needs no file, or None for the manifest's encoder.
         iterations: budgets in place of the protocol's own; None for that.
+        pictures: keep them, or only the records.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Entry:
     seeds: tuple[int, ...] = (0,)
     iterations: tuple[int | None, ...] = (None,)
     size: int = DEFAULT_SIZE
+    pictures: bool = True
 
 
 def read_manifest(file: Path) -> tuple[str, list[Entry]]:
@@ -113,8 +115,10 @@ def make_reference_runs(
                 seed=seed,
                 size=entry.size,
                 iterations=iterations,
+                pictures=entry.pictures,
                 report=report,
             )
+        _measure(results / RUNS / entry.name, report)
 
 
 def entry_of(name: str, results: str | Path) -> Entry:
@@ -159,6 +163,16 @@ def reference_runs(
             "`styleinv sweep --manifest` makes them"
         )
     return {key: found[key] for key in wanted}
+
+
+def _measure(folder: Path, report: Callable[[str], object]) -> None:
+    """Measure the pictures whose metrics other code has computed."""
+    for run in store.read_folder(folder).values():
+        if run.pixels is None or run.record["metrics"]["code"] == metrics.code_sha256()[:12]:
+            continue
+        style = load_style(run.record["source"], min(run.pixels.shape[:2]))
+        store.save(store.measured(run, to_uint8(style)), folder)
+        report(f"Measured anew: {store.file_name(run.record)}")
 
 
 def _keep_style(style: str, size: int, results: Path) -> None:

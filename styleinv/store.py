@@ -1,10 +1,14 @@
-"""Run records: a PNG and a JSON file per inversion, addressed by what was asked for."""
+"""Run records: a PNG and a JSON file per inversion, addressed by what was asked for.
+
+Where many runs are kept for their numbers, only the record is; it says so, and still has the hash
+of the picture's pixels.
+"""
 
 import functools
 import hashlib
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,16 +16,16 @@ from typing import Any
 import numpy as np
 import scipy
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
+from styleinv import metrics
 from styleinv.errors import InputError
 from styleinv.files import write_text
-from styleinv.images import to_uint8, write_png
+from styleinv.images import Pixels, to_uint8, write_png
 from styleinv.invert import Inversion, Task
 from styleinv.version import __version__
 
-Pixels = NDArray[np.uint8]
+Record = dict[str, Any]
 
 # What a run's numbers depend on, beside the weights, which its address names.
 COMPUTING_ROOMS = ("gallery", "images", "encoder", "losses", "protocol", "lbfgs", "optim", "invert")
@@ -32,19 +36,39 @@ class Run:
     """A finished inversion as figures see it.
 
     Attributes:
-        record: what was asked, what came out, what computed it, and the trace.
-        image: (H, W, 3) in 0 to 255.
+        record: what was asked, what came out, what computed it, its metrics and the trace.
+        pixels: the picture, or None where only the record is kept.
         path: the record's file, where the run was read from one.
     """
 
-    record: dict[str, Any]
-    image: Pixels
+    record: Record
+    pixels: Pixels | None
     path: Path | None = None
+
+    @property
+    def image(self) -> Pixels:
+        """The picture.
+
+        Raises:
+            InputError: only the record is kept.
+        """
+        if self.pixels is None:
+            raise InputError(f"record {str(self.path)!r} is kept without its picture")
+        return self.pixels
 
 
 def address(asked: dict[str, Any]) -> str:
     """SHA-256 of what was asked for, in canonical JSON."""
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return _json_sha256(asked)
+
+
+def seal(record: Record) -> str:
+    """SHA-256 of everything else in a record, in canonical JSON: what its `sha256` says."""
+    return _json_sha256({key: value for key, value in record.items() if key != "sha256"})
+
+
+def _json_sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache
@@ -57,7 +81,7 @@ def code_sha256() -> str:
 
 
 def run_of(inversion: Inversion) -> Run:
-    """The record (what was asked, what came out, what computed it) and the 8-bit image."""
+    """The record (what was asked, what came out, what computed it, metrics) and the 8-bit image."""
     asked = inversion.task.asked()
     image = to_uint8(inversion.image)
     record = {
@@ -83,9 +107,34 @@ def run_of(inversion: Inversion) -> Run:
             "threads": torch.get_num_threads(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
-        "trace": [asdict(point) for point in inversion.trace],
+        "trace": [
+            {**asdict(point), "seconds": round(point.seconds, 4)} for point in inversion.trace
+        ],
     }
-    return Run(record, image)
+    return measured(Run(record, image), to_uint8(inversion.task.style))
+
+
+def measured(run: Run, style: Pixels) -> Run:
+    """The run with its metrics, measured against its style image."""
+    found = {"code": metrics.code_sha256()[:12], **metrics.measure(run.image, style)}
+    return _with(run, metrics=found)
+
+
+def without_picture(run: Run) -> Run:
+    """The run as it is kept where its numbers are all that is needed, with half of its trace."""
+    first, *trace = run.record["trace"]
+    kept = [first]
+    for point in trace:
+        last = kept[-1]["iteration"]
+        # As `Monitor` has them, but twice as far apart.
+        if point is trace[-1] or point["iteration"] >= max(1.1 * last, last + 1):
+            kept.append(point)
+    return replace(_with(run, picture=False, trace=kept), pixels=None)
+
+
+def _with(run: Run, **fields: Any) -> Run:
+    record = {**run.record, **fields}
+    return replace(run, record={**record, "sha256": seal(record)})
 
 
 def save(run: Run, folder: str | Path) -> Path:
@@ -93,10 +142,25 @@ def save(run: Run, folder: str | Path) -> Path:
 
     The record comes last, so that a record always has its image.
     """
-    path = Path(folder) / _file_name(run.record["style"], run.record["asked"])
-    write_png(run.image, path.with_suffix(".png"))
-    write_text(path, json.dumps(run.record, indent=1, allow_nan=False) + "\n")
+    path = Path(folder) / file_name(run.record)
+    if run.pixels is not None:
+        write_png(run.pixels, path.with_suffix(".png"))
+    write_text(path, _to_json(run.record))
     return path
+
+
+def file_name(record: Record) -> str:
+    """The name of a record's file."""
+    return _file_name(record["style"], record["asked"])
+
+
+def _to_json(record: Record) -> str:
+    """Indented for readers, the long trace with a line per point."""
+    text = json.dumps({**record, "trace": []}, indent=1, allow_nan=False)
+    points = ",\n  ".join(
+        json.dumps(point, allow_nan=False, separators=(",", ":")) for point in record["trace"]
+    )
+    return text.replace('"trace": []', f'"trace": [\n  {points}\n ]') + "\n"
 
 
 def _file_name(style: str, asked: dict[str, Any]) -> str:
@@ -114,8 +178,8 @@ def find(task: Task, folder: str | Path) -> Run | None:
         run = read(path)
     except InputError:
         return None
-    # What the clock cut off on a busy machine is not what this machine can do.
-    repeatable = run.record["result"]["stop_reason"] != "time"
+    # What a reader stopped, or the clock on a busy machine, is not what was asked for.
+    repeatable = run.record["result"]["stop_reason"] not in ("time", "stopped")
     return run if repeatable and run.record["address"] == address(asked) else None
 
 
@@ -125,18 +189,39 @@ def read(path: Path) -> Run:
     Raises:
         InputError: record or image cannot be read, or is not what was written.
     """
+    record = read_record(path)
     try:
-        record = json.loads(path.read_text())
-        with Image.open(path.with_suffix(".png")) as picture:
-            image = np.asarray(picture.convert("RGB"))
-        intact = record["address"] == address(record["asked"]) and record["result"][
-            "pixels_sha256"
-        ] == _pixels_sha256(image)
+        pixels = _read_pixels(path.with_suffix(".png")) if has_picture(record) else None
+        intact = (
+            record["sha256"] == seal(record)
+            and record["address"] == address(record["asked"])
+            and (pixels is None or record["result"]["pixels_sha256"] == _pixels_sha256(pixels))
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"record {str(path)!r} or its image cannot be read: {error}") from error
     if not intact:
         raise InputError(f"record {str(path)!r} and its image are not as they were written")
-    return Run(record, image, path)
+    return Run(record, pixels, path)
+
+
+def read_record(path: Path) -> Record:
+    """The record at `path` alone, whether or not it is what was written.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"record {str(path)!r} or its image cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"record {str(path)!r} holds no JSON object")
+    return record
+
+
+def has_picture(record: Record) -> bool:
+    """Whether the run's picture is kept beside its record."""
+    return bool(record.get("picture", True))
 
 
 def read_folder(folder: Path) -> dict[Path, Run]:
@@ -147,6 +232,11 @@ def read_folder(folder: Path) -> dict[Path, Run]:
 def style_file_name(source: str, size: int) -> str:
     """The file name of a style image that is kept beside its runs."""
     return f"{source.replace(':', '-')}-{size}.png"
+
+
+def _read_pixels(path: Path) -> Pixels:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def _pixels_sha256(pixels: Pixels) -> str:

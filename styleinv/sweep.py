@@ -27,6 +27,7 @@ def sweep(
     size: int | None = None,
     iterations: int | None = None,
     device: str = "cpu",
+    pictures: bool = True,
     report: Callable[[str], object] = lambda line: None,
 ) -> dict[Key, Run]:
     """Invert every style through every loss at every layer; the other arguments as in `invert`.
@@ -36,6 +37,7 @@ def sweep(
 
     Args:
         folder: where records and images are kept.
+        pictures: keep them, or only the records.
         report: called with one line of text per finished run.
 
     Returns:
@@ -60,7 +62,8 @@ def sweep(
                 tasks[str(style), layer, loss] = replace(task, layer=layer, loss=loss)
     runs: dict[Key, Run] = {}
     for number, (key, task) in enumerate(tasks.items(), start=1):
-        runs[key] = _run(task, Path(folder), f"[{number}/{len(tasks)}] {task.style_name}", report)
+        label = f"[{number}/{len(tasks)}] {task.style_name}"
+        runs[key] = _run(task, Path(folder), label, pictures, report)
     return runs
 
 
@@ -69,14 +72,16 @@ def own_runs(folder: str | Path) -> Path:
     return Path(folder) / store.code_sha256()[:12]
 
 
-def _run(task: Task, folder: Path, label: str, report: Callable[[str], object]) -> Run:
+def _run(
+    task: Task, folder: Path, label: str, pictures: bool, report: Callable[[str], object]
+) -> Run:
     found = store.find(task, folder)
     if found is not None:
         report(f"{label} {task.layer} {task.loss}: kept from an earlier run")
         return found
     inversion = task.run()
     run = store.run_of(inversion)
-    store.save(run, folder)
+    store.save(run if pictures else store.without_picture(run), folder)
     report(
         f"{label} {task.layer} {task.loss}: loss {inversion.loss:.2g} after "
         f"{inversion.evaluations} evaluations, {inversion.seconds:.1f} s, {inversion.stop_reason}"

@@ -9,7 +9,7 @@ import yaml
 from styleinv import LAYERS, InputError, reference_runs, store
 from styleinv.encoder import Encoder
 from styleinv.manifest import make_reference_runs, read_manifest
-from styleinv.protocol import PROTOCOLS
+from styleinv.protocol import get_protocol
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "results"
@@ -59,6 +59,35 @@ def test_makes_what_is_missing_and_reads_it_back(manifest: Path) -> None:
     assert (manifest.parent / "runs/styles/bundled-strokes-16.png").is_file()
 
 
+def test_keeps_records_without_pictures_and_measures_pictures_anew(
+    tmp_path: Path, bundled: Encoder
+) -> None:
+    fields = {**SWEEPS["few"], "size": 16, "iterations": [30]}
+    sweeps = {"with": fields, "without": {**fields, "pictures": False}}
+    manifest = write_manifest(tmp_path, bundled.sha256, sweeps)
+    make_reference_runs(manifest, "bundled")
+    kept, bare = (reference_runs(name, tmp_path) for name in sweeps)
+    for key, run in bare.items():
+        assert run.path is not None
+        assert not run.path.with_suffix(".png").exists()
+        assert run.record["metrics"] == kept[key].record["metrics"]
+        assert len(run.record["trace"]) <= len(kept[key].record["trace"])
+        assert run.record["trace"][-1]["loss"] == kept[key].record["result"]["loss"]
+        with pytest.raises(InputError, match="is kept without its picture"):
+            _ = run.image
+    path = next(iter(kept.values())).path
+    assert path is not None
+    record = json.loads(path.read_text())
+    record["metrics"] = {"code": "older"}
+    path.write_text(json.dumps({**record, "sha256": store.seal(record)}))
+    lines: list[str] = []
+    make_reference_runs(manifest, "bundled", report=lines.append)
+    assert f"Measured anew: {path.name}" in lines
+    assert next(iter(reference_runs("with", tmp_path).values())).record == (
+        next(iter(kept.values())).record
+    )
+
+
 def test_refuses_other_weights(manifest: Path) -> None:
     with pytest.raises(InputError, match="encoder 'random' has the fingerprint"):
         make_reference_runs(manifest, "random")
@@ -99,7 +128,7 @@ def test_committed_runs_are_those_that_the_manifest_asks_for() -> None:
         for seed in entry.seeds:
             for iterations in entry.iterations:
                 runs = reference_runs(entry.name, RESULTS, seed=seed, iterations=iterations)
-                protocol = PROTOCOLS[entry.protocol]
+                protocol = get_protocol(entry.protocol)
                 if iterations is not None:
                     protocol = protocol.limited_to(iterations)
                 for (style, layer, loss), run in runs.items():
@@ -111,6 +140,7 @@ def test_committed_runs_are_those_that_the_manifest_asks_for() -> None:
                     assert entry.encoder or asked["encoder_sha256"] == sha256
                     image = RESULTS / "runs/styles" / store.style_file_name(style, entry.size)
                     assert image.is_file()
+                    assert store.has_picture(run.record) == entry.pictures
                     kept.discard(run.path)
     assert kept == set()
 
@@ -125,4 +155,4 @@ def test_the_chapters_figures_have_reference_runs_of_six_styles() -> None:
 
 
 def test_the_repository_stays_small() -> None:
-    assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 45e6
+    assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 57e6
