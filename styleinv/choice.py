@@ -8,7 +8,7 @@ from styleinv import gallery
 from styleinv.encoder import LAYERS, SOURCES
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, short_name
 from styleinv.losses import LOSSES, TITLES
-from styleinv.protocol import PROTOCOLS
+from styleinv.protocol import KNOWN, get_protocol
 
 Record = Mapping[str, Any]
 
@@ -38,21 +38,29 @@ def options_of(record: Record) -> dict[str, Option]:
     height, width = asked["height"], asked["width"]
     size = str(width) if width == height else f"{width}x{height}"
     protocol, budget = asked["protocol"]["name"], asked["protocol"]["budget"]
-    place = _place(protocol, PROTOCOLS)
+    place = _place(protocol, KNOWN)
     optimiser = Option(protocol, protocol, (*place, 0))
-    if protocol in PROTOCOLS and budget != PROTOCOLS[protocol].budget(loss, layer):
+    if protocol in KNOWN and budget != KNOWN[protocol].budget(loss, layer):
         label = f"{protocol}, {budget_of(asked['protocol'])}"
         optimiser = Option(f"{protocol}-{budget}", label, (*place, budget))
     return {
         "style": Option(source, short_name(source), _place(source, STYLES)),
         "layer": Option(layer, layer, _place(layer, LAYERS)),
-        "loss": Option(loss, title_of(loss), _place(loss, LOSSES)),
+        "loss": _loss_of(asked),
         "seed": Option(str(seed), str(seed), (seed,)),
         "protocol": optimiser,
         # A seed follows the name of random weights: the control comes last.
         "encoder": Option(encoder, encoder, _place(encoder.partition(" ")[0], SOURCES)),
         "size": Option(size, f"{size.replace('x', ' x ')} px", (width, height)),
     }
+
+
+def _loss_of(asked: Record) -> Option:
+    loss, place = asked["loss"], _place(asked["loss"], LOSSES)
+    if "alpha" not in asked:
+        return Option(loss, title_of(loss), place)
+    alpha = f"{asked['alpha']:g}"
+    return Option(f"{loss}-{alpha}", f"{title_of(loss)}, alpha {alpha}", (*place, 1))
 
 
 def _place(name: str, known: Iterable[str]) -> tuple[int, ...]:
@@ -64,6 +72,17 @@ def theta_of(record: Record) -> float | None:
     """Theta on the scale of the trace, which holds the loss without the protocol's weight."""
     protocol = record["asked"]["protocol"]
     return None if protocol["theta"] is None else protocol["theta"] / protocol["weight"]
+
+
+def iterations_of(record: Record) -> int | None:
+    """The `iterations` that a run was asked for with; None for its protocol's own budget."""
+    asked = record["asked"]
+    given = asked["protocol"]
+    own = get_protocol(given["name"]).settings(asked["loss"], asked["layer"])
+    # Asking for iterations also takes the protocol's limit of time and its extra rounds away.
+    untouched = given["seconds"] is not None or own["seconds"] is None
+    same = all(given.get(name) == own.get(name) for name in ("budget", "extra_rounds"))
+    return None if untouched and same else given["budget"]
 
 
 def unit_of(protocol: Record) -> str:

@@ -1,6 +1,7 @@
 """Invert a style image: change noise until its statistic at one layer matches the style's."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,16 @@ from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, Fit, load_style, public_name, short_name
-from styleinv.losses import LOSSES, REDRAWN, WARMUPS, PreActivationLoss, StyleLoss, make_loss
+from styleinv.losses import (
+    ALPHA,
+    LOSSES,
+    REDRAWN,
+    WARMUPS,
+    WITH_ALPHA,
+    PreActivationLoss,
+    StyleLoss,
+    make_loss,
+)
 from styleinv.memory import freed_memory_kept
 from styleinv.optim import Iterate, Minimum, Monitor, Objective, Stage, minimise
 from styleinv.protocol import Protocol, get_protocol
@@ -38,8 +48,16 @@ class Task:
     encoder: Encoder
     protocol: Protocol
     seed: int
+    alpha: float = ALPHA
 
     def __post_init__(self) -> None:
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"alpha is {self.alpha}, but must be a number greater than 0")
+        if self.alpha != ALPHA and self.loss not in WITH_ALPHA:
+            raise InputError(
+                f"alpha is {self.alpha}, but loss {self.loss!r} has no kernel width; only "
+                f"{' and '.join(WITH_ALPHA)} have one"
+            )
         if self.loss in REDRAWN and self.protocol.method != "adam":
             raise InputError(
                 f"loss {self.loss!r} draws new pairs at every evaluation, which the line search of "
@@ -55,7 +73,10 @@ class Task:
     def asked(self) -> dict[str, Any]:
         """Everything that determines the result, as plain JSON values."""
         pixels = self.style.contiguous().numpy().tobytes()
+        # Only where it is not the loss's own: what was asked before keeps its address.
+        chosen = {} if self.alpha == ALPHA else {"alpha": self.alpha}
         return {
+            **chosen,
             "style_sha256": hashlib.sha256(pixels).hexdigest(),
             "height": self.style.shape[1],
             "width": self.style.shape[2],
@@ -91,7 +112,7 @@ class Task:
         protocol = self.protocol
         with torch.no_grad():
             features = self.encoder(target, self.layer)
-            exact = make_loss(self.loss, features, protocol.convention)
+            exact = make_loss(self.loss, features, protocol.convention, self.alpha)
             stages = []
             for warmup in protocol.warmups_of(self.loss, self.layer):
                 make = WARMUPS[warmup.loss]
@@ -141,6 +162,7 @@ def invert(
     fit: Fit = "crop",
     iterations: int | None = None,
     seconds: float | None = None,
+    alpha: float = ALPHA,
     device: str = "cpu",
     callback: Callable[[Iterate], object] | None = None,
 ) -> Inversion:
@@ -152,13 +174,14 @@ def invert(
         loss: ``gram``, ``moment-1`` to ``moment-4``, ``mmd``, ``mmd-random`` (Adam only), or one of
             `styleinv.losses.BEYOND`.
         encoder: a source of `load_encoder`, or an encoder already loaded (on its own device).
-        protocol: a name of `styleinv.protocol.PROTOCOLS`, or a `Protocol`.
+        protocol: a name of `styleinv.protocol.PROTOCOLS` or `ABLATION`, or a `Protocol`.
         seed: seed of the noise image, 0 or greater; by default the protocol's own.
         size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
         fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.
         iterations: replace the protocol's budget; then there are no extra rounds.
         seconds: wall time at most, in place of the protocol's own limit (``fast``: 1800, unless
             `iterations` is given).
+        alpha: kernel width of ``mmd`` and ``mmd-random``.
         device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
         callback: called with every `Iterate`; return True to stop the run.
 
@@ -179,6 +202,7 @@ def invert(
         fit=fit,
         iterations=iterations,
         seconds=seconds,
+        alpha=alpha,
         device=device,
     )
     return task.run(callback)
@@ -196,6 +220,7 @@ def plan(
     fit: Fit = "crop",
     iterations: int | None = None,
     seconds: float | None = None,
+    alpha: float = ALPHA,
     device: str = "cpu",
 ) -> Task:
     """Check the arguments of `invert`, cheapest first, and load what they name."""
@@ -215,15 +240,19 @@ def plan(
         source = public_name(style)
     if not isinstance(encoder, Encoder):
         encoder = load_encoder(encoder, device=device)
-    return Task(image, source, layer, loss, encoder, chosen, seed)
+    return Task(image, source, layer, loss, encoder, chosen, seed, alpha)
 
 
 def noise_image(like: Tensor, protocol: Protocol, seed: int) -> Tensor:
     """The start of an inversion: seeded noise of the shape, device and dtype of `like`.
 
-    Drawn on the CPU in float32, so that a seed means the same picture on every device.
+    Drawn on the CPU in float32, so that a seed means the same picture on every device. Where the
+    protocol shuffles, it is the pixels of `like` in another order.
     """
     generator = torch.Generator().manual_seed(seed)
+    if protocol.noise == "shuffled":
+        order = torch.randperm(like[0, 0].numel(), generator=generator).to(like.device)
+        return like.flatten(2)[:, :, order].view_as(like)
     draw = torch.rand if protocol.noise == "uniform" else torch.randn
     return draw(like.shape, generator=generator).to(like)
 

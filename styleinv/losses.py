@@ -12,6 +12,7 @@ dtype. Two conventions:
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,9 @@ CONVENTIONS = ("chapter", "released")
 Convention = Literal["chapter", "released"]
 Pairing = Literal["adjacent", "random"]
 NegativePsi = Literal["absolute", "as printed"]
+
+# The kernel width of the MMD (released code).
+ALPHA = 0.1
 
 # Added to the variance so that M_2 has a gradient where a channel is constant (released code).
 VARIANCE_FLOOR = 1e-5
@@ -243,12 +247,30 @@ class MomentLoss(StyleLoss):
         self.register_buffer("psi", reciprocal.clamp(max=1))
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        difference = self.target - self._moments(self.checked(noise_features))
-        return (self.psi * difference.square().sum(dim=1)).sum() / self.channels
+        return self._distance(self._moments(self.checked(noise_features)))
+
+    def _distance(self, found: Tensor) -> Tensor:
+        return (self.psi * (self.target - found).square().sum(dim=1)).sum() / self.channels
 
     def _moments(self, features: Tensor) -> Tensor:
         found = moments(features, self.n_moments)
         return torch.cat((found[:2], found[2:].asinh())) if self.compressed else found
+
+
+class RawMomentLoss(MomentLoss):
+    """`MomentLoss` with the noise's skewness and kurtosis in units of the style's deviation.
+
+    M_i(n) (M_2(n) / M_2(s))^i for i >= 3 is a central moment of the noise over a constant: a
+    polynomial in the features, and still zero for the style's statistics. It does not divide by
+    the noise's own deviation, which vanishes where a feature map does. A stage on the way to the
+    moment loss.
+    """
+
+    def forward(self, noise_features: Tensor) -> Tensor:
+        found = moments(self.checked(noise_features), self.n_moments)
+        powers = torch.arange(3, self.n_moments + 1).to(found)[:, None]
+        raw = found[2:] * (found[1] / self.target[1]) ** powers
+        return self._distance(torch.cat((found[:2], raw)))
 
 
 class HistogramLoss(StyleLoss):
@@ -390,7 +412,7 @@ class MMDLoss(StyleLoss):
     whole sum.
 
     Args:
-        alpha: kernel width, > 0 (released code: 0.1).
+        alpha: kernel width, > 0; by default the released code's.
         pairing: ``"adjacent"`` pairs neighbours in row-major order, the chapter's 2j-1 and 2j;
             ``"random"`` draws a new permutation of the positions at every call, the same one for
             style and noise: not an objective for a quasi-Newton method. An odd last position is
@@ -404,7 +426,7 @@ class MMDLoss(StyleLoss):
     def __init__(
         self,
         style_features: Tensor,
-        alpha: float = 0.1,
+        alpha: float = ALPHA,
         pairing: Pairing = "adjacent",
         convention: Convention = "chapter",
         seed: int = 0,
@@ -508,9 +530,26 @@ BEYOND = ("mmd-vector", "histogram", "sliced-wasserstein", "central-moments")
 # Losses with other random choices at every call: no line search can compare two of their values.
 REDRAWN = ("mmd-random",)
 
-# Losses that only stages on the way to an exact one descend (`styleinv.protocol.Warmup`).
+# Losses with a kernel whose width can be chosen.
+WITH_ALPHA = ("mmd", "mmd-random")
+
+
+def _annealed(style_features: Tensor, convention: Convention, weight: float) -> MomentLoss:
+    """Four moments, with so much of the weight of skewness and kurtosis."""
+    loss = MomentLoss(style_features, 4, convention)
+    loss.psi[2:] *= weight
+    return loss
+
+
+# Losses that stages on the way to an exact one descend (`styleinv.protocol.Warmup`).
 WARMUPS: dict[str, Callable[[Tensor, Convention], StyleLoss]] = {
     "pre-activations": PreActivationLoss,
+    "histogram": HistogramLoss,
+    "moment-2": LOSSES["moment-2"],
+    "moment-3": LOSSES["moment-3"],
+    "moment-4 at 1%": partial(_annealed, weight=0.01),
+    "moment-4 at 10%": partial(_annealed, weight=0.1),
+    "moment-4 raw": lambda style, convention: RawMomentLoss(style, 4, convention),
     "moment-3 compressed": lambda style, convention: MomentLoss(
         style, 3, convention, compressed=True
     ),
@@ -520,6 +559,18 @@ WARMUPS: dict[str, Callable[[Tensor, Convention], StyleLoss]] = {
 }
 
 
-def make_loss(name: str, style_features: Tensor, convention: Convention = "chapter") -> StyleLoss:
-    """The loss called `name` (one of `LOSSES`) with its target taken from `style_features`."""
-    return LOSSES[one_of("loss", name, tuple(LOSSES))](style_features, convention)
+def make_loss(
+    name: str,
+    style_features: Tensor,
+    convention: Convention = "chapter",
+    alpha: float = ALPHA,
+) -> StyleLoss:
+    """The loss called `name` (one of `LOSSES`) with its target taken from `style_features`.
+
+    `alpha` is the kernel width of those in `WITH_ALPHA`; the others have none.
+    """
+    one_of("loss", name, tuple(LOSSES))
+    if name in WITH_ALPHA:
+        pairing: Pairing = "random" if name in REDRAWN else "adjacent"
+        return MMDLoss(style_features, alpha, pairing, convention)
+    return LOSSES[name](style_features, convention)

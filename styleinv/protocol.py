@@ -9,7 +9,8 @@
 * ``scipy``: SciPy's L-BFGS-B with the same bounds and budgets, from noise: the reference for
   ``fast``;
 * ``unbounded``, ``clamped``: `torch.optim.LBFGS` without bounds, and with the image clamped behind
-  its back before every evaluation: to show what bounds do (claim about L-BFGS in section 1.4).
+  its back before every evaluation: to show what bounds do (claim about L-BFGS in section 1.4);
+* ``n4-...`` (`ABLATION`): ``fast`` with other warm-ups for four moments, or from another start.
 
 Deviations, on purpose. Where the chapter is silent, ``chapter`` starts from uniform noise in
 [0, 1) and clamps the image to [0, 1] before every evaluation, as the released code does.
@@ -33,6 +34,8 @@ from typing import Any, Literal
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.losses import BEYOND, LOSSES, REDRAWN, Convention
+
+Noise = Literal["uniform", "normal", "shuffled"]
 
 # Table 1.1, as printed.
 CHAPTER_ITERATIONS: Mapping[str, Mapping[str, int]] = {
@@ -84,8 +87,8 @@ class Protocol:
         convention: in which convention of `styleinv.losses` the loss is computed.
         method: ``"adam"``, ``"l-bfgs"`` (ours), ``"l-bfgs-b"`` (SciPy's), ``"l-bfgs unbounded"``
             or ``"l-bfgs clamped"`` (both PyTorch's).
-        noise: ``"uniform"`` on [0, 1), or standard ``"normal"``; clamped to [0, 1] before each
-            evaluation.
+        noise: ``"uniform"`` on [0, 1), standard ``"normal"``, or the style image's own pixels
+            ``"shuffled"``; clamped to [0, 1] before each evaluation.
         default_seed: the seed that the source uses.
         budgets: iterations per loss and layer; for L-BFGS, evaluations of loss and gradient.
         theta: stop as soon as weight x loss is below it.
@@ -103,7 +106,7 @@ class Protocol:
     name: str
     convention: Convention
     method: Literal["adam", "l-bfgs", "l-bfgs-b", "l-bfgs unbounded", "l-bfgs clamped"]
-    noise: Literal["uniform", "normal"]
+    noise: Noise
     default_seed: int
     budgets: Mapping[str, Mapping[str, int]]
     theta: float
@@ -246,8 +249,48 @@ PROTOCOLS = {
 }
 
 
+def _ablated(name: str, *stages: Warmup, noise: Noise = "uniform") -> Protocol:
+    """`FAST` with these stages for four moments and none for three, or from another start."""
+    warmups = {"moment-4": dict.fromkeys(LAYERS, stages)}
+    return dataclasses.replace(FAST, name=name, noise=noise, warmups=warmups)
+
+
+def _half(loss: str) -> Warmup:
+    """One of two stages that share the evaluations of `_FOUR_MOMENTS`."""
+    return dataclasses.replace(_FOUR_MOMENTS, loss=loss, share=_FOUR_MOMENTS.share / 2)
+
+
+_CONTINUED = (_half("moment-2"), _half("moment-3"))
+_CONTINUED_COMPRESSED = (_half("moment-2"), _half("moment-3 compressed"), _FOUR_MOMENTS)
+
+# What makes N = 4 hard, and what solves it (the book's page on N = 4): each differs from another
+# one, or from `FAST`, in one thing. For comparison only, but found by name like the rest.
+ABLATION = {
+    protocol.name: protocol
+    for protocol in (
+        # Three remedies, each with and without the others; `FAST` is quantiles and compression.
+        _ablated("n4-noise"),
+        _ablated("n4-continued", *_CONTINUED),
+        _ablated("n4-compressed", _FOUR_MOMENTS),
+        _ablated("n4-continued-compressed", *_CONTINUED_COMPRESSED),
+        _ablated("n4-quantiles", _QUANTILES),
+        _ablated("n4-quantiles-continued", _QUANTILES, *_CONTINUED),
+        _ablated("n4-all", _QUANTILES, *_CONTINUED_COMPRESSED),
+        # Others in their place.
+        _ablated("n4-annealed", _half("moment-4 at 1%"), _half("moment-4 at 10%")),
+        _ablated("n4-raw", dataclasses.replace(_FOUR_MOMENTS, loss="moment-4 raw")),
+        _ablated("n4-shuffled", noise="shuffled"),
+        _ablated(
+            "n4-behind-relu", dataclasses.replace(_QUANTILES, loss="histogram"), _FOUR_MOMENTS
+        ),
+    )
+}
+
+KNOWN = PROTOCOLS | ABLATION
+
+
 def get_protocol(protocol: str | Protocol) -> Protocol:
     """A protocol by name, or the protocol itself."""
     if isinstance(protocol, Protocol):
         return protocol
-    return PROTOCOLS[one_of("protocol", protocol, tuple(PROTOCOLS))]
+    return KNOWN[one_of("protocol", protocol, tuple(KNOWN))]

@@ -15,7 +15,8 @@ from styleinv import InputError, invert, load_style, store
 from styleinv.encoder import BUNDLED_WEIGHTS, STYLEINV, Encoder
 from styleinv.invert import noise_image, plan
 from styleinv.losses import REDRAWN, GramLoss, make_loss
-from styleinv.protocol import CHAPTER, RELEASED
+from styleinv.protocol import ABLATION, CHAPTER, FAST, PROTOCOLS, RELEASED, get_protocol
+from tests.conftest import ROOT
 
 SIZE = 32
 
@@ -154,6 +155,103 @@ def test_noise_is_that_of_the_protocol(style: torch.Tensor) -> None:
     assert uniform.mean().item() == pytest.approx(0.5, abs=0.01)
     assert normal.std().item() == pytest.approx(1, abs=0.01)
     assert (normal.clamp(0, 1) == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_shuffled_pixels_are_the_styles_in_a_seeded_order(style: torch.Tensor) -> None:
+    shuffled = ABLATION["n4-shuffled"]
+    first, again, other = (noise_image(style[None], shuffled, seed) for seed in (0, 0, 1))
+    assert first.shape == style[None].shape
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+    def colours(image: torch.Tensor) -> list[tuple[float, ...]]:
+        return sorted(map(tuple, image.flatten(-2).reshape(3, -1).T.tolist()))
+
+    assert colours(first) == colours(style)
+    neighbours = (style[:, :, 1:] - style[:, :, :-1]).abs().mean()
+    assert (first[..., 1:] - first[..., :-1]).abs().mean() > 2 * neighbours
+
+
+# Stages before the exact loss, and the start.
+STRATEGIES = {
+    "n4-noise": ([], "uniform"),
+    "n4-continued": (["moment-2", "moment-3"], "uniform"),
+    "n4-compressed": (["moment-4 compressed"], "uniform"),
+    "n4-continued-compressed": (
+        ["moment-2", "moment-3 compressed", "moment-4 compressed"],
+        "uniform",
+    ),
+    "n4-quantiles": (["pre-activations"], "uniform"),
+    "n4-quantiles-continued": (["pre-activations", "moment-2", "moment-3"], "uniform"),
+    "n4-all": (
+        ["pre-activations", "moment-2", "moment-3 compressed", "moment-4 compressed"],
+        "uniform",
+    ),
+    "n4-annealed": (["moment-4 at 1%", "moment-4 at 10%"], "uniform"),
+    "n4-raw": (["moment-4 raw"], "uniform"),
+    "n4-shuffled": ([], "shuffled"),
+    "n4-behind-relu": (["histogram", "moment-4 compressed"], "uniform"),
+    "fast": (["pre-activations", "moment-4 compressed"], "uniform"),
+}
+
+
+@pytest.mark.parametrize("layer", styleinv.LAYERS)
+def test_ablated_protocols_differ_from_fast_in_stages_and_start_alone(layer: str) -> None:
+    assert [*ABLATION, "fast"] == list(STRATEGIES)
+    assert not set(ABLATION) & set(PROTOCOLS)
+    # A statistic of moments gets 24% of the evaluations, divided among its stages; quantiles 4%.
+    shares = {
+        stages: [warmup.share for warmup in FAST.warmups_of("moment-4", layer)][index]
+        for stages, index in (("quantiles", 0), ("moments", 1))
+    }
+    for name, (stages, noise) in STRATEGIES.items():
+        protocol = get_protocol(name)
+        same = {"name": "fast", "noise": "uniform", "warmups": FAST.warmups}
+        assert dataclasses.replace(protocol, **same) == FAST
+        assert protocol.noise == noise
+        warmups = protocol.warmups_of("moment-4", layer)
+        assert [warmup.loss for warmup in warmups] == stages
+        for warmup in warmups:
+            halved = warmup.loss.startswith(("moment-2", "moment-3", "moment-4 at"))
+            quantiles = warmup.loss in ("histogram", "pre-activations")
+            share = shares["quantiles" if quantiles else "moments"]
+            assert warmup.share == share / (2 if halved else 1)
+            assert warmup.enough == (1e-4 if quantiles else 1e-6)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_for_four_moments_runs(
+    style: torch.Tensor, bundled: Encoder, name: str
+) -> None:
+    """Its stages in order, each with evaluations of its own, within one budget."""
+    result = invert(style, loss="moment-4", encoder=bundled, protocol=name, iterations=60)
+    stages = list(dict.fromkeys(point.stage for point in result.trace))
+    assert stages == [*STRATEGIES[name][0], "moment-4"]
+    assert result.evaluations <= 60
+    assert result.loss < result.trace[0].loss
+
+
+def test_addresses_of_kept_runs_do_not_change() -> None:
+    """One record of every sweep, its protocol's settings taken from the code as it is."""
+    folders = [path for path in (ROOT / "results/runs").iterdir() if any(path.glob("*.json"))]
+    assert len(folders) > 5
+    for folder in folders:
+        record = store.read_record(min(folder.glob("*.json")))
+        asked = record["asked"]
+        own = get_protocol(asked["protocol"]["name"])
+        addresses = [
+            store.address({**asked, "protocol": protocol.settings(asked["loss"], asked["layer"])})
+            for protocol in (own, own.limited_to(asked["protocol"]["budget"]))
+        ]
+        assert record["address"] in addresses
+
+
+def test_the_address_of_a_kept_run_is_that_of_its_task() -> None:
+    record = store.read_record(min((ROOT / "results/runs/random-encoder").glob("*.json")))
+    asked = record["asked"]
+    names = {name: asked[name] for name in ("layer", "loss", "seed")}
+    task = plan(record["source"], encoder="random", size=asked["width"], **names)
+    assert store.address(task.asked()) == record["address"]
 
 
 def test_real_features(real_weights: Path, style: torch.Tensor) -> None:

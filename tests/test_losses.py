@@ -18,6 +18,7 @@ from styleinv.losses import (
     LOSSES,
     REDRAWN,
     TITLES,
+    WARMUPS,
     CentralMomentLoss,
     GramLoss,
     HistogramLoss,
@@ -135,7 +136,12 @@ EVERY_LOSS: dict[str, Callable[[Tensor], StyleLoss]] = {
     if name not in REDRAWN
     for convention in ("chapter", "released")
 }
-EVERY_LOSS["moment-4 compressed"] = partial(MomentLoss, n_moments=4, compressed=True)
+# A pre-activation is not a feature: it has tests of its own.
+EVERY_LOSS |= {
+    name: partial(make, convention="chapter")
+    for name, make in WARMUPS.items()
+    if make is not PreActivationLoss
+}
 
 
 @pytest.mark.parametrize("name", EVERY_LOSS)
@@ -249,6 +255,42 @@ def test_compressed_moments_are_asinh_of_skewness_and_kurtosis(
     expected = (psi[:, None] * (s - n).square()).sum() / 5
     loss = MomentLoss(features, 4, compressed=True)(other_features)
     torch.testing.assert_close(loss, expected)
+
+
+def test_raw_moments_are_in_units_of_the_styles_deviation(
+    features: Tensor, other_features: Tensor
+) -> None:
+    s, n = maps(features), maps(other_features)
+    centred, unit = n - n.mean(axis=1, keepdims=True), numpy_moment(s, 2)
+    total = 0.0
+    for order in range(1, 5):
+        wanted = numpy_moment(s, order)
+        raw = (centred**order).mean(axis=1) / unit**order
+        found = raw if order > 2 else numpy_moment(n, order)
+        total += min(1.0, 1 / abs(wanted.mean())) * ((wanted - found) ** 2).sum()
+    loss = WARMUPS["moment-4 raw"](features, "chapter")(other_features)
+    assert loss.item() == pytest.approx(total / s.shape[0])
+
+
+def test_raw_moments_of_a_hardly_active_feature_map_stay_small() -> None:
+    """One weakly active position of 100: the kurtosis is almost 100, its raw moment almost 0."""
+    style = torch.linspace(0, 1, 100, dtype=torch.float64).reshape(1, 1, 10, 10)
+    exact, raw = MomentLoss(style, 4), WARMUPS["moment-4 raw"](style, "chapter")
+    noise = torch.zeros_like(style)
+    nothing = raw(noise).item()
+    noise[0, 0, 0, 0] = 0.1
+    assert raw(noise).item() == pytest.approx(nothing, rel=0.1)
+    assert exact(noise).item() > 100 * nothing
+
+
+@pytest.mark.parametrize(("name", "weight"), [("moment-4 at 1%", 0.01), ("moment-4 at 10%", 0.1)])
+def test_annealed_moments_weigh_skewness_and_kurtosis_less(
+    features: Tensor, other_features: Tensor, name: str, weight: float
+) -> None:
+    s, n = maps(features), maps(other_features)
+    two, four = (numpy_moment_loss(s, n, n_moments) for n_moments in (2, 4))
+    loss = WARMUPS[name](features, "chapter")(other_features).item()
+    assert loss == pytest.approx(two + weight * (four - two))
 
 
 def test_histogram_loss_is_scipys_wasserstein_distance_for_shifted_values() -> None:
