@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env book test lint bench bench-full explore picture reference lock clean
+.PHONY: env book test lint bench bench-full explore lab picture reference lock clean
 
 env: .venv/installed
 
@@ -34,8 +34,12 @@ bench-full: env
 	nohup $(BIN)/python benchmarks/full.py $(BENCH) >>_build/bench-full.log 2>&1 &
 	@echo "The record is being made: tail -f _build/bench-full.log"
 
+# The live page, in the browser on this machine.
+explore: env
+	$(BIN)/styleinv explore
+
 # A copy of the notebooks, live in JupyterLab on this machine.
-explore: env $(patsubst notebooks/%.md,_explore/%.ipynb,$(wildcard notebooks/*.md))
+lab: env $(patsubst notebooks/%.md,_explore/%.ipynb,$(wildcard notebooks/*.md))
 	$(BIN)/jupyter lab --LabApp.extension_manager=readonly _explore/experiments.ipynb
 
 _explore/%.ipynb: notebooks/%.md

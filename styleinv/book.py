@@ -28,6 +28,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from rich.text import Text
 
+from styleinv.app import STATIC
 from styleinv.encoder import load_encoder
 from styleinv.errors import InputError, whole_number
 from styleinv.files import write_atomically, write_text
@@ -35,7 +36,7 @@ from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, load_style
 
 PAGES = ("_config.yml", "_toc.yml", "book")
-RESULTS = "results"
+RESULTS, LEDGER = "results", "book/claims.yml"
 # Cells to fold away, and what the fold is called.
 HIDDEN_CELLS = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
 
@@ -193,6 +194,8 @@ def _shared_digest(root: Path) -> bytes:
         for file in sorted(folder.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
                 digest.update(str(file.relative_to(folder)).encode() + _sha256(file))
+    if (root / LEDGER).is_file():
+        digest.update(_sha256(root / LEDGER))
     return digest.digest()
 
 
@@ -227,6 +230,7 @@ def _execute(
     """Run one notebook with these parameters and return it with its outputs."""
     # Python 3.11's frozen modules make the debugger complain in every notebook's output.
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    os.environ[STATIC] = "1"
     try:
         result: nbformat.NotebookNode = papermill.execute_notebook(
             notebook,

@@ -1,9 +1,10 @@
-"""The command line: `styleinv invert`, `sweep`, `book`, `encoders`, `styles`."""
+"""The command line: each command is a function here, its options are the function's arguments."""
 
 import os
 import signal
 import sys
 import warnings
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from styleinv import gallery, store
+from styleinv.claims import judge
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
 from styleinv.errors import InputError, whole_number
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
 from styleinv.invert import DEFAULT_SIZE, plan
-from styleinv.losses import LOSSES
+from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
 from styleinv.manifest import make_reference_runs
 from styleinv.optim import Iterate
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.sweep import sweep
+from styleinv.verify import verify as verify_runs
 from styleinv.version import __version__
 
 MOST_SEEDS = 10_000
@@ -96,6 +99,9 @@ def invert(
             "`chapter` and `released` none, unless --iterations is given, else none."
         ),
     ] = None,
+    alpha: Annotated[
+        float, typer.Option(help=f"Kernel width of {' and '.join(WITH_ALPHA)}.")
+    ] = ALPHA,
     device: DeviceOption = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the PNG and its JSON record.")] = Path(
         "out"
@@ -118,6 +124,7 @@ def invert(
         fit=cast(Fit, fit),  # `load_style` checks it
         iterations=iterations,
         seconds=seconds,
+        alpha=alpha,
         device=device,
     )
     _check_writable(out)
@@ -228,6 +235,94 @@ def book(
 
     index = build_book(root, read_parameters(parameter or [], parameters_file))
     print(f"The book is ready: open {index}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Where records are, also in folders below.")],
+    rerun: Annotated[
+        int, typer.Option(help="Make so many small runs again, drawn at random.", min=0)
+    ] = 0,
+    encoder: Annotated[
+        str | None, typer.Option(help="Weights file for runs of an encoder that is a file.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the draw; default: another one every time.")
+    ] = None,
+) -> None:
+    """Check every hash and every metric of kept runs; with --rerun, make some of them again.
+
+    Example: styleinv verify results/ --rerun 3
+    """
+    found = verify_runs(folder, rerun=rerun, encoder=encoder, seed=seed, report=_report)
+    print(
+        f"{found.records} records, {found.pictures} with their picture, {found.measured} measured "
+        f"anew, {len(found.reruns)} made again: {len(found.wrong) or 'nothing'} wrong"
+    )
+    for sentence in found.wrong:
+        print(f"Wrong: {sentence}")
+    raise typer.Exit(1 if found.wrong else 0)
+
+
+@app.command()
+def claims(
+    wanted: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="C1 to C17; default: all.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="The folder with runs/.")] = Path("results"),
+    ledger: Annotated[Path, typer.Option(help="Claims, measures and rules.")] = Path(
+        "book/claims.yml"
+    ),
+) -> None:
+    """Judge the chapter's claims from the records alone: effects, 95% intervals, verdicts.
+
+    Example: styleinv claims C5 C6
+    """
+    rows, altered = judge(results, ledger, wanted or [])
+    for row in rows:
+        print(f"{row.claim.id:4}{row.verdict.upper()}: {row.claim.claim}")
+        for effect in row.effects:
+            part = effect.part
+            ((how, bound),) = part.rule.items()
+            mark = f"beside, {effect.finding}" if part.beside else effect.finding
+            print(
+                f"    {mark}: {part.says}: {effect}; rule: {how} {bound}; "
+                f"{effect.comparisons} comparisons, {effect.styles} styles"
+            )
+    for path in altered:
+        _report(f"Note: {path} is not as it was written, see styleinv verify")
+
+
+@app.command()
+def explore(
+    port: Annotated[int, typer.Option(help="Where to listen; 0: any port that is free.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    out: Annotated[Path, typer.Option(help="Folder for what is saved.")] = Path("out"),
+    runs: Annotated[
+        Path, typer.Option(help="Folder of reference runs, to compare loss curves with.")
+    ] = Path("results/runs"),
+) -> None:
+    """Invert styles live in the browser: choose, start, watch, compare, save.
+
+    Example: styleinv explore --out pictures
+
+    The page is for this machine only. Closing it ends its run, Ctrl-C ends them all.
+    """
+    try:
+        from styleinv.app.server import serve
+    except ImportError as error:
+        raise InputError(
+            f"explore needs the packages of the book ({error.name} is missing): "
+            "pip install 'styleinv[book]'"
+        ) from error
+
+    def opened(address: str) -> None:
+        print(address, flush=True)
+        if browser:
+            webbrowser.open(address)
+
+    _check_writable(out)
+    serve(out, runs, port, opened)
 
 
 @app.command()

@@ -4,11 +4,13 @@ import functools
 import http.server
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,34 @@ def page(browser: Browser, site: str) -> Iterator[tuple[Page, list[str]]]:
     with browser.new_context() as context:
         opened = context.new_page()
         yield opened, refuse_others(opened, site)
+
+
+@dataclass(frozen=True)
+class LivePage:
+    """`styleinv explore`, running: its address, its process, where it saves."""
+
+    address: str
+    process: subprocess.Popen[str]
+    out: Path
+
+
+@contextmanager
+def explored(folder: Path, *options: str) -> Iterator[LivePage]:
+    """The live page, served by the command line from `folder`; stopped as by Ctrl-C."""
+    command = [Path(sys.executable).with_name("styleinv"), "explore", "--no-browser", *options]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield LivePage(process.stdout.readline().strip(), process, folder / "out")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePage]:
+    runs = str(ROOT / "results" / "runs")
+    with explored(tmp_path_factory.mktemp("live"), "--runs", runs) as page:
+        yield page

@@ -69,9 +69,11 @@ def test_bench_prints_keeps_and_draws(
     bench.main()
     printed = capsys.readouterr().out
     assert "relu_2_2 mmd       the released algorithm" in printed
+    assert "s wanted" in printed
     found = json.loads((tmp_path / "bench.json").read_text())
     assert {way for row in found["rows"] for way in row["ways"]} >= {"Adam", "projected L-BFGS"}
     assert len(found["race"]) == 3
+    assert 0 < found["first_picture"]["median"] < 60
     with Image.open(tmp_path / "bench.png") as picture:
         assert picture.width > 1000
 

@@ -188,3 +188,30 @@ def test_lists_and_version(tmp_path: Path) -> None:
     assert "bundled:strokes" in run("styles", cwd=tmp_path).stdout
     assert "vgg19" in run("encoders", cwd=tmp_path).stdout
     assert run("--version", cwd=tmp_path).stdout.strip() == f"styleinv {__version__}"
+
+
+def test_claims_prints_the_rows_asked_for() -> None:
+    done = run("claims", "C1", "C14", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert [line.split()[0] for line in heads] == ["C1", "C14"]
+    assert all("rule:" in line for line in lines if line not in heads)
+    done = run("claims", "C18", cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "claim is 'C18', but must be one of: C1, C2" in done.stderr
+
+
+def test_verify_exits_with_1_if_something_is_wrong(tmp_path: Path) -> None:
+    options = ("--size", 16, "--iterations", 2, "--out", "runs")
+    done = run("invert", "bundled:dots", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("verify", "runs", "--rerun", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 records, 1 with their picture, 1 measured anew, 1 made again")
+    assert "bit for bit the same" in done.stderr
+    picture = next((tmp_path / "runs").glob("*.png"))
+    Image.new("RGB", (16, 16)).save(picture)
+    done = run("verify", "runs", cwd=tmp_path)
+    assert done.returncode == 1
+    assert picture.stem in done.stdout

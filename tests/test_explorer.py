@@ -45,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, bundled: Encoder) -> Path:
     keep_style(folder, ODD, 16)
     (third_seed,) = folder.glob("more/seeds/*seed3*.json")
     record = json.loads(third_seed.read_text()) | {"source": ODD}
-    (folder / "odd.json").write_text(json.dumps(record))
+    (folder / "odd.json").write_text(json.dumps({**record, "sha256": store.seal(record)}))
     shutil.copy(third_seed.with_suffix(".png"), folder / "odd.png")
     return folder
 
@@ -164,14 +164,17 @@ def test_commands_make_the_runs_again(data: dict[str, Any]) -> None:
         ({"width": 30}, "--size 16 .*--fit keep"),
         ({"device": "cuda"}, "--device cuda"),
         ({"seconds": 5}, "--seconds 5"),
-        ({"budget": 1000}, "--encoder bundled$"),
+        ({"alpha": 0.5}, "--encoder bundled --alpha 0.5"),
+        ({"budget": 1000, "seconds": 1800}, "--encoder bundled$"),
+        ({"budget": 1000}, "--iterations 1000$"),
         ({"name": "my own"}, "^$"),
     ],
 )
 def test_command_says_what_differs(runs: Path, change: dict[str, Any], expected: str) -> None:
     record = json.loads(next(runs.glob("main/coffee*.json")).read_text())
     for key, value in change.items():
-        target = record["asked"] if key in record["asked"] else record["asked"]["protocol"]
+        protocol = record["asked"]["protocol"]
+        target = protocol if key in protocol else record["asked"]
         target[key] = value
     assert re.search(expected, explorer._command(record))
 

@@ -17,10 +17,19 @@ from urllib.parse import quote
 import numpy as np
 
 from styleinv import store
-from styleinv.choice import Option, Record, budget_of, link_to, options_of, theta_of, title_of
+from styleinv.choice import (
+    Option,
+    Record,
+    budget_of,
+    iterations_of,
+    link_to,
+    options_of,
+    theta_of,
+    title_of,
+)
 from styleinv.encoder import SOURCES
 from styleinv.errors import InputError
-from styleinv.protocol import PROTOCOLS
+from styleinv.protocol import KNOWN
 
 CURVE_POINTS = 60
 
@@ -35,7 +44,8 @@ def page(folder: Path, link: str) -> str:
     Raises:
         InputError: there is no run, or a record, a picture or a style image cannot be used.
     """
-    records = {path: run.record for path, run in store.read_folder(folder).items()}
+    runs_kept = store.read_folder(folder)
+    records = {path: run.record for path, run in runs_kept.items() if run.pixels is not None}
     if not records:
         raise InputError(f"folder is {str(folder)!r}, but must hold run records")
     # Of runs that differ in nothing that can be chosen, the latest is shown.
@@ -54,12 +64,15 @@ def page(folder: Path, link: str) -> str:
     }
     # In a script element only "<" could end the data.
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    css, js = (Path(__file__).with_suffix(x).read_text("utf-8") for x in (".css", ".js"))
+    css, parts, js = (
+        (Path(__file__).parent / name).read_text("utf-8")
+        for name in ("explorer.css", "parts.js", "explorer.js")
+    )
     return (
         f'<div class="explorer"><style>{css}</style>'
         f'<div class="explorer-app" hidden></div>{_grid(records, folder, link)}'
         f'<script type="application/json">{text}</script>'
-        f"<script>{js}</script></div>"
+        f"<script>(() => {{ 'use strict';\n{parts}{js}}})();</script></div>"
     )
 
 
@@ -135,9 +148,9 @@ def _facts(record: Record) -> dict[str, str]:
 def _command(record: Record) -> str:
     """The command that makes a run again; empty if it was made from what only Python has."""
     asked, protocol = record["asked"], record["asked"]["protocol"]
-    if protocol["name"] not in PROTOCOLS or record["source"] == "tensor":
+    if protocol["name"] not in KNOWN or record["source"] == "tensor":
         return ""
-    own = PROTOCOLS[protocol["name"]]
+    own = KNOWN[protocol["name"]]
     encoder = asked["encoder"] if asked["encoder"] in SOURCES else "FILE"
     options = {
         "layer": asked["layer"],
@@ -147,10 +160,12 @@ def _command(record: Record) -> str:
         "size": min(asked["height"], asked["width"]),
         "encoder": encoder,
     }
+    if "alpha" in asked:
+        options["alpha"] = asked["alpha"]
     if asked["height"] != asked["width"]:
         options["fit"] = "keep"
-    if protocol["budget"] != own.budget(asked["loss"], asked["layer"]):
-        options["iterations"] = protocol["budget"]
+    if (iterations := iterations_of(record)) is not None:
+        options["iterations"] = iterations
     if protocol["seconds"] not in (None, own.seconds):
         options["seconds"] = protocol["seconds"]
     if asked["device"] != "cpu":
