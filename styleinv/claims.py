@@ -83,6 +83,8 @@ class Effect:
     finding: Finding
 
     def __str__(self) -> str:
+        if self.comparisons == 0:
+            return "no run got there"
         return f"{self.estimate:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
@@ -190,7 +192,9 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
 def _effect(part: Part, runs: Sequence[Mapping[str, Any]], terms: Terms, name: str) -> Effect:
     samples = list(_samples(part, runs, terms))
     if not samples:
-        raise InputError(f"claim {name} has no runs to compare for {part.says!r}")
+        if not any(_matches(run, part, part.of) for run in runs):
+            raise InputError(f"claim {name} has no runs to compare for {part.says!r}")
+        return Effect(part, math.nan, math.nan, math.nan, 0, 0, "undecided")
     # Ratios and factors are averaged as logarithms.
     averaged = bootstrap(samples)
     if part.effect in ("ratio", "factor between seeds"):

@@ -79,22 +79,23 @@ def code_sha256() -> str:
 
 
 def structure_size(pixels: Pixels) -> float:
-    """The distance in pixels over which the colours' autocorrelation falls to one half.
+    """The distance in pixels over which the autocorrelation of the lightness falls to one half.
 
-    c(r) = sum over CIELAB's channels of <x(p) x(p + d)>, averaged over all d of length r, each
-    channel's mean taken off, without wrapping around; the result is where c(r) = v / 2. The
-    variance v is that of the picture without its pixel noise, which the feature maps hardly see and
-    which would hide all structure: the larger of c(0) less the noise (`_noise_variance`) and
-    2 c(1) - c(2), where a line through the next two values begins. 0.5, the least, is white noise.
+    c(r) = <x(p) x(p + d)>, averaged over all d of length r, where x is L* less its mean; without
+    wrapping around. The result is where c(r) = v / 2. The variance v is that of the picture without
+    its pixel noise: the larger of c(0) less the noise (`noise_level` squared) and 2 c(1) - c(2),
+    where a line through the next two values begins. 0.5, the least, is white noise.
 
     Of the measures tried on the painted styles with their structure swept (spectral centroid,
     crossings of 1/e and 0.2, integral length, length of the gradient), this one kept the order
-    best: large masses of light and dark do not enter the upper half of the curve.
+    best: large masses of light and dark do not enter the upper half of the curve. Colour is left
+    out because inversions carry a dither of it, with a period of about three pixels, that feature
+    maps and readers hardly see and that would hide all structure.
     """
-    x = _lab(_central(pixels))
-    c = _autocovariance(x - x.mean(axis=(0, 1)))
+    x = _lab(_central(pixels))[..., 0]
+    c = _autocovariance(x - x.mean())
     if c[0] <= 1e-9:  # one colour: no structure that would end
-        return float(min(x.shape[:2]))
+        return float(min(x.shape))
     variance = min(c[0], max(c[0] - _noise_variance(x), 2 * c[1] - c[2]))
     if variance < LEAST_SIGNAL * c[0]:
         return 0.5
@@ -107,11 +108,10 @@ def structure_size(pixels: Pixels) -> float:
 
 
 def _autocovariance(x: Floats) -> Floats:
-    """Sum over the channels of (H, W, channels), by distance in whole pixels to half a side."""
-    height, width = x.shape[:2]
+    """c of (H, W), by distance in whole pixels up to half a side."""
+    height, width = x.shape
     shape = [scipy.fft.next_fast_len(2 * side, real=True) for side in (height, width)]
-    power = np.square(np.abs(scipy.fft.rfft2(x, shape, axes=(0, 1)))).sum(axis=2)
-    ones = np.square(np.abs(scipy.fft.rfft2(np.ones((height, width)), shape)))
+    power, ones = (np.square(np.abs(scipy.fft.rfft2(y, shape))) for y in (x, np.ones_like(x)))
     products, overlap = scipy.fft.irfft2(power, shape), scipy.fft.irfft2(ones, shape)
     rows, columns = (scipy.fft.fftfreq(side, 1 / side) for side in shape)
     radius = np.rint(np.hypot(rows[:, None], columns)).astype(int)
@@ -139,23 +139,21 @@ def colour_distance(image: Pixels, style: Pixels) -> float:
 
 
 def noise_level(pixels: Pixels) -> float:
-    """Standard deviation of the pixel noise in L*, see `_noise_variance`."""
-    return float(np.sqrt(_noise_variance(_lab(_central(pixels))[..., :1])))
+    """Standard deviation of the pixel noise in L*: median(abs(d)) / 0.6745 (Donoho 1994).
+
+    d = (a - b - c + e) / 2 of each block ((a, b), (c, e)) of 2 x 2 pixels is the finest Haar
+    wavelet on the diagonal, which edges and slopes hardly touch.
+    """
+    return float(np.sqrt(_noise_variance(_lab(_central(pixels))[..., 0])))
 
 
 def _noise_variance(x: Floats) -> float:
-    """Variance of the pixel noise, summed over the channels (Donoho 1994).
-
-    Per channel, the square of median(abs(d)) / 0.6745, where d = (a - b - c + e) / 2 of each block
-    ((a, b), (c, e)) of 2 x 2 pixels is the finest Haar wavelet on the diagonal, which edges and
-    slopes hardly touch.
-    """
-    height, width = (side // 2 * 2 for side in x.shape[:2])
-    blocks = x[:height, :width].reshape(height // 2, 2, width // 2, 2, -1)
+    height, width = (side // 2 * 2 for side in x.shape)
+    blocks = x[:height, :width].reshape(height // 2, 2, width // 2, 2)
     diagonal = (
         blocks[:, 0, :, 0] - blocks[:, 0, :, 1] - blocks[:, 1, :, 0] + blocks[:, 1, :, 1]
     ) / 2
-    return float(np.square(np.median(np.abs(diagonal), axis=(0, 1)) / 0.6745).sum())
+    return float(np.square(np.median(np.abs(diagonal)) / 0.6745))
 
 
 def artefact_mask(image: Pixels, style: Pixels) -> NDArray[np.bool_]:

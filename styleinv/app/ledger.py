@@ -95,6 +95,8 @@ def _rule(effect: Effect) -> str:
 
 def _plot(effect: Effect) -> str:
     """The interval on a line, with what the rule allows behind it."""
+    if effect.comparisons == 0:
+        return ""
     ((how, bound),) = effect.part.rule.items()
     bounds: Sequence[float] = bound if how == "within" else [bound]
     # Ratios are as far from 1 upwards as downwards.
