@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import isclose
 from pathlib import Path
 
+import torch
+
 from styleinv import metrics, store
 from styleinv.choice import iterations_of, theta_of
 from styleinv.encoder import SOURCES, Encoder, load_encoder
@@ -184,7 +186,14 @@ def _task_of(record: Record, weights: Encoder | None) -> Task:
 
 def _made_again(run: Run, task: Task) -> tuple[list[str], str]:
     """What differs beyond the tolerance, and a line on how close the two are."""
-    kept, again = run.record, store.run_of(task.run()).record
+    kept = run.record
+    # Sums over other numbers of threads are rounded otherwise.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(kept["made_with"]["threads"])
+    try:
+        again = store.run_of(task.run()).record
+    finally:
+        torch.set_num_threads(threads)
     name = f"record {str(run.path)!r}"
     if again["address"] != kept["address"]:
         return [f"{name} cannot be asked for again: its style or settings differ here"], name
