@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from styleinv.images import MIN_SIZE, load_style
 
 PAGES = ("_config.yml", "_toc.yml", "book")
 RESULTS, LEDGER = "results", "book/claims.yml"
+# Python 3.11's frozen modules make the debugger complain in every notebook's output.
+KERNEL_ENVIRONMENT = {STATIC: "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 # Cells to fold away, and what the fold is called.
 HIDDEN_CELLS = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
 
@@ -228,20 +231,18 @@ def _execute(
     notebook: nbformat.NotebookNode, source: Path, parameters: dict[str, Any]
 ) -> nbformat.NotebookNode:
     """Run one notebook with these parameters and return it with its outputs."""
-    # Python 3.11's frozen modules make the debugger complain in every notebook's output.
-    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    os.environ[STATIC] = "1"
     try:
-        result: nbformat.NotebookNode = papermill.execute_notebook(
-            notebook,
-            None,
-            parameters,
-            kernel_name="python3",
-            cwd=source.parent,
-            progress_bar=False,
-            stdout_file=sys.stderr,
-            stderr_file=sys.stderr,
-        )
+        with _environment(KERNEL_ENVIRONMENT):
+            result: nbformat.NotebookNode = papermill.execute_notebook(
+                notebook,
+                None,
+                parameters,
+                kernel_name="python3",
+                cwd=source.parent,
+                progress_bar=False,
+                stdout_file=sys.stderr,
+                stderr_file=sys.stderr,
+            )
     except PapermillExecutionError as error:
         reason = next(iter(str(error.evalue).strip().splitlines()), "no reason given")
         place = f"cell In [{error.exec_count}]"
@@ -250,6 +251,21 @@ def _execute(
         raise InputError(f"notebook {source.name}: its kernel died, maybe of memory") from error
     _tidy(result)
     return result
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """While active, processes that are started have these variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _tidy(notebook: nbformat.NotebookNode) -> None:

@@ -1,5 +1,6 @@
 """The book from end to end: parameters in, pages out, and nothing lost when something fails."""
 
+import os
 import re
 from contextlib import redirect_stderr
 from io import StringIO
@@ -124,9 +125,11 @@ def test_a_failure_leaves_the_last_good_book(
     built: Path, project: Path, parameters: dict[str, object], match: str
 ) -> None:
     before = (built / "index.html").stat().st_mtime_ns
+    environment = dict(os.environ)
     with pytest.raises(InputError, match=match):
         build_book(project, parameters)
     assert (built / "index.html").stat().st_mtime_ns == before
+    assert dict(os.environ) == environment  # or the live page would be a snapshot from here on
 
 
 def test_a_page_with_a_warning_is_an_error(
