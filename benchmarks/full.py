@@ -39,7 +39,7 @@ from ways import (
 )
 
 import styleinv
-from styleinv import LAYERS, store
+from styleinv import LAYERS, fingerprint
 from styleinv.files import write_text
 from styleinv.images import short_name
 from styleinv.invert import Task, plan
@@ -276,7 +276,7 @@ class Bench:
         path, shown = self._path(part, cell), _shown(cell)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "code": store.code_sha256()[:12]}
+            made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "code": fingerprint.code_sha256()[:12]}
             text = json.dumps(shown | measure(cell) | made, indent=1) + "\n"
             write_text(path, text)
             print(f"{datetime.now(UTC):%H:%M:%S} {part} {path.stem}", flush=True)

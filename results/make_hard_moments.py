@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import styleinv
-from styleinv import store
+from styleinv import fingerprint, store
 from styleinv.encoder import load_encoder
 from styleinv.files import write_text
 from styleinv.invert import Task, noise_image, plan
@@ -92,7 +92,7 @@ def main(encoder_file: str, runs: Path) -> None:
             size=entry.size,
             iterations=entry.iterations[0],
         )
-        address = store.address(task.asked())
+        address = task.address
         if address in seen and store.find(task, runs / entry.name) is not None:
             continue
         inversion = task.run()
@@ -106,7 +106,7 @@ def main(encoder_file: str, runs: Path) -> None:
         )
         record = {
             "styleinv": styleinv.__version__,
-            "code": store.code_sha256()[:12],
+            "code": fingerprint.code_sha256()[:12],
             "torch": torch.__version__,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "encoder": encoder.name,

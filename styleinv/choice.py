@@ -98,3 +98,14 @@ def budget_of(protocol: Record) -> str:
 def title_of(loss: str) -> str:
     """What tables and figures call a loss, known here or not."""
     return TITLES.get(loss, loss)
+
+
+def duration(seconds: float) -> str:
+    """Some seconds, in words that fit a table."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,}:{minutes:02} h"
+    if minutes:
+        return f"{minutes}:{rest:02} min"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, Any, NoReturn, cast
 
+import torch
 import typer
+from filelock import Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from styleinv import gallery, store
+from styleinv.checkpoint import DEFAULT_SECONDS, checked_seconds
 from styleinv.claims import judge
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
 from styleinv.errors import InputError, whole_number
@@ -25,7 +28,7 @@ from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
 from styleinv.manifest import make_reference_runs
 from styleinv.optim import Iterate
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
-from styleinv.sweep import sweep
+from styleinv.sweep import MOST_THREADS, Cluster, Execution, make_runs, plan_sweep, was_stopped
 from styleinv.verify import verify as verify_runs
 from styleinv.version import __version__
 
@@ -72,6 +75,13 @@ IterationsOption = Annotated[
     typer.Option(help="Replace the protocol's budget and drop its extra rounds."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or mps; no silent fallback.")]
+CheckpointOption = Annotated[
+    float,
+    typer.Option(
+        help="Seconds between two checkpoints, beside the record; the same command again goes on "
+        "from there. (`scipy`, `unbounded` and `clamped` have none.)"
+    ),
+]
 
 
 @app.command()
@@ -106,13 +116,18 @@ def invert(
     out: Annotated[Path, typer.Option(help="Folder for the PNG and its JSON record.")] = Path(
         "out"
     ),
+    checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
+    again: Annotated[
+        bool, typer.Option("--again", help="Make the run anew, even if it is there already.")
+    ] = False,
 ) -> None:
     """Invert one style image and write the picture with its record.
 
     Example: styleinv invert painting.jpg --layer relu_2_2 --loss gram --size 256
 
-    Ctrl-C finishes the current iteration and saves what is there.
+    Ctrl-C finishes the current iteration and saves what is there; the same command goes on with it.
     """
+    checked_seconds("checkpoint-every", checkpoint_every)
     task = plan(
         style,
         layer=layer,
@@ -128,6 +143,7 @@ def invert(
         device=device,
     )
     _check_writable(out)
+    task.check_memory()
     budget = task.protocol.budget(loss, layer)
     with _progress(f"{task.style_name} {layer} {loss}", budget) as show, _interrupts() as asked_to:
         by_evaluations = task.protocol.method != "adam"
@@ -136,19 +152,36 @@ def invert(
             show(iterate.evaluations if by_evaluations else iterate.iteration, iterate.loss)
             return asked_to()
 
-        inversion = task.run(callback)
-        show(inversion.evaluations if by_evaluations else inversion.iterations, inversion.loss)
-    record = store.save(store.run_of(inversion), out)
+        run, found = store.obtain(
+            task, out, callback=callback, stop=asked_to, every=checkpoint_every, again=again
+        )
+        result = run.record["result"]
+        show(result["evaluations" if by_evaluations else "iterations"], result["loss"])
+    stopped = was_stopped(run)
+    record = store.save(run, out) if stopped else store.path_of(task, out)
     print(record.with_suffix(".png"))
     print(record)
-    console.print(
-        f"loss {inversion.loss:.3g}, iterations {inversion.iterations}, "
-        f"evaluations {inversion.evaluations}, {inversion.seconds:.1f} s; "
-        f"stopped by: {inversion.stop_reason}",
-        highlight=False,
+    _report(
+        f"loss {result['loss']:.3g}, iterations {result['iterations']}, "
+        f"evaluations {result['evaluations']}, {result['seconds']:.1f} s; "
+        f"stopped by: {_reason(result)}"
+        + "; kept from an earlier run (--again makes it anew)"
+        * found
     )
-    exit_code = {"stopped": 130, "not finite": 1}.get(inversion.stop_reason, 0)
-    raise typer.Exit(exit_code)
+    if stopped:
+        _report(_how_to_go_on(task.protocol.can_go_on))
+    raise typer.Exit({"stopped": 130, "not finite": 1}.get(result["stop_reason"], 0))
+
+
+def _reason(result: dict[str, Any]) -> str:
+    reason: str = result["stop_reason"]
+    return f"{reason} ({result['not_finite']})" if "not_finite" in result else reason
+
+
+def _how_to_go_on(from_a_checkpoint: bool = True) -> str:
+    if from_a_checkpoint:
+        return "The same command again goes on from here."
+    return "The same command again starts from the beginning: this protocol has no checkpoints."
 
 
 @app.command("sweep")
@@ -175,36 +208,83 @@ def sweep_styles(
         Path | None,
         typer.Option(
             help="Instead, make the runs that this file asks for, in runs/ beside it; of the other "
-            "options, only --encoder and --device count."
+            "options, only --encoder and --device count, and those of how it is carried out."
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Make so many runs at once, each in a process of its own.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Make the runs on the workers of this Dask scheduler: tcp://HOST:PORT."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of each run. Default: those of one process here, which --workers share; "
+            "another number can change a result's last digits."
+        ),
+    ] = None,
+    checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
 ) -> None:
     """Invert every style through every loss at every layer; what is there already is kept.
 
-    Example: styleinv sweep --style painting.jpg --style bundled:strokes --seeds 3
+    Example: styleinv sweep --style painting.jpg --style bundled:strokes --seeds 3 --workers 2
+
+    Ctrl-C finishes the current iteration; the same command goes on with it.
     """
     if (manifest is None) == (not style):
         raise InputError("sweep needs either --style, once or more, or --manifest")
-    if manifest is not None:
-        make_reference_runs(manifest, encoder, device, _report)
-        return
     whole_number("seeds", seeds, 1, MOST_SEEDS)
-    _check_writable(out)
-    model = load_encoder(encoder, device=device)
-    for seed in range(seeds):
-        sweep(
+    checked_seconds("checkpoint-every", checkpoint_every)
+    if manifest is None:
+        _check_writable(out)
+        tasks = plan_sweep(
             style or [],
             layers=layer or LAYERS,
             losses=loss or tuple(CHAPTER_ITERATIONS),
-            folder=out,
-            encoder=model,
+            encoder=load_encoder(encoder, device=device),
             protocol=protocol,
-            seed=seed,
+            seeds=range(seeds),
             size=size,
             iterations=iterations,
-            report=_report,
         )
-    print(out)
+    with _cluster(workers, scheduler, threads) as cluster, _interrupts() as asked_to:
+        execution = Execution(asked_to, checkpoint_every, cluster)
+        if manifest is not None:
+            make_reference_runs(manifest, encoder, device, _report, execution)
+        else:
+            make_runs(tasks, out, report=_report, execution=execution)
+        stopped = asked_to()
+    if stopped:
+        _report(_how_to_go_on())
+        raise typer.Exit(130)
+    if manifest is None:
+        print(out)
+
+
+@contextmanager
+def _cluster(
+    workers: int | None, scheduler: str | None, threads: int | None
+) -> Iterator[Cluster | None]:
+    """Where the runs of a sweep are made: None for this process."""
+    if workers is not None and scheduler is not None:
+        raise InputError("sweep takes --workers or --scheduler, not both")
+    if workers is None and scheduler is None:
+        if threads is not None:
+            torch.set_num_threads(whole_number("threads", threads, 1, MOST_THREADS))
+        yield None
+        return
+    # Only this needs Dask, which is slow to import.
+    from styleinv.cluster import local_cluster, remote_cluster
+
+    opened = (
+        remote_cluster(scheduler, threads)
+        if scheduler is not None
+        else local_cluster(workers or 0, threads)
+    )
+    with opened as cluster:
+        yield cluster
 
 
 def _report(line: str) -> None:
@@ -401,8 +481,10 @@ def main() -> None:
         _fail(str(error))
     except typer.TyperException as error:
         _fail(error.format_message())
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt, Timeout):
         sys.exit(130)
+    except (MemoryError, torch.OutOfMemoryError):
+        _fail("the memory is used up; a smaller --size needs less")
     sys.exit(code or 0)
 
 

@@ -19,20 +19,36 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         InputError: the folder cannot be created or written.
     """
+    folder_made(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
     except OSError as error:
-        raise InputError(
-            f"folder {str(path.parent)!r} cannot be written: {error.strerror}"
-        ) from error
+        raise _unwritable(path.parent, error) from error
     part = Path(name)
     try:
         write(part)
         part.chmod(0o644)
+        with part.open("rb") as written:  # on the disk before the name is: power may fail, too
+            os.fsync(written.fileno())
         os.replace(part, path)
     except OSError as error:
         raise InputError(f"file {str(path)!r} cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def folder_made(folder: Path) -> None:
+    """Make `folder` and those above it, where they are missing.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(f"folder {str(folder)!r} cannot be written: {error.strerror}")

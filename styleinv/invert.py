@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from styleinv.checkpoint import DEFAULT_SECONDS, Checkpoint
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
+from styleinv.fingerprint import code_sha256, json_sha256
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, Fit, load_style, public_name, short_name
 from styleinv.losses import (
@@ -20,11 +22,12 @@ from styleinv.losses import (
     REDRAWN,
     WARMUPS,
     WITH_ALPHA,
+    MMDLoss,
     PreActivationLoss,
     StyleLoss,
     make_loss,
 )
-from styleinv.memory import freed_memory_kept
+from styleinv.memory import check_memory, freed_memory_kept
 from styleinv.optim import Iterate, Minimum, Monitor, Objective, Stage, minimise
 from styleinv.protocol import Protocol, get_protocol
 
@@ -51,6 +54,7 @@ class Task:
     alpha: float = ALPHA
 
     def __post_init__(self) -> None:
+        whole_number("seed", self.seed, 0, LARGEST_SEED)
         if not 0 < self.alpha < math.inf:
             raise InputError(f"alpha is {self.alpha}, but must be a number greater than 0")
         if self.alpha != ALPHA and self.loss not in WITH_ALPHA:
@@ -90,8 +94,40 @@ class Task:
             "protocol": self.protocol.settings(self.loss, self.layer),
         }
 
-    def run(self, callback: Callable[[Iterate], object] | None = None) -> "Inversion":
-        """Do it; `callback` sees every `Iterate` and stops the run by returning True."""
+    @property
+    def address(self) -> str:
+        """SHA-256 of everything that determines the result."""
+        return json_sha256(self.asked())
+
+    def checkpoint(self, path: Path, every: float = DEFAULT_SECONDS) -> Checkpoint:
+        """The file from which `run` goes on, and in which it notes every so many seconds."""
+        return Checkpoint(path, self.address, code_sha256(), every)
+
+    def check_memory(self) -> None:
+        """Refuse what will not fit into the computer's memory, if the CPU is to compute it.
+
+        Raises:
+            InputError: the message has the estimate and the largest size that fits.
+        """
+        if self.encoder.device.type == "cpu":
+            height, width = self.style.shape[1:]
+            check_memory(height, width, self.layer, self.loss, self.encoder.dtype.itemsize)
+
+    def run(
+        self,
+        callback: Callable[[Iterate], object] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> "Inversion":
+        """Do it; `callback` sees every `Iterate` and stops the run by returning True.
+
+        Where `checkpoint` has been written already, the run goes on from there, to the same bits
+        as if it had never been interrupted. SciPy's and PyTorch's L-BFGS write none.
+
+        Raises:
+            InputError: there is too little memory, the first loss is not finite, or the checkpoint
+                cannot be written.
+        """
+        self.check_memory()
         encoder, protocol = self.encoder, self.protocol
         target = self.style.to(encoder.device, encoder.dtype)[None]
         budget = protocol.budget(self.loss, self.layer)
@@ -102,7 +138,7 @@ class Task:
                 noise_image(target, protocol, self.seed),
                 protocol,
                 budget,
-                Monitor(theta, weight, callback, protocol.seconds),
+                Monitor(theta, weight, callback, protocol.seconds, checkpoint),
             )
         found = vars(minimum) | {"image": minimum.image.float().cpu()}
         return Inversion(**found, task=self)
@@ -122,8 +158,34 @@ class Task:
                 surrogate = make(given, protocol.convention)
                 share = max(1, round(warmup.share * budget))
                 objective = self._objective(surrogate, exact)
-                stages.append(Stage(warmup.loss, objective, share, warmup.enough))
-        return [*stages, Stage(self.loss, self._objective(exact, exact))]
+                stages.append(
+                    Stage(
+                        warmup.loss,
+                        objective,
+                        share,
+                        warmup.enough,
+                        explain=self._explanation(exact),
+                    )
+                )
+        generators = (exact.generator,) if isinstance(exact, MMDLoss) else ()
+        objective = self._objective(exact, exact)
+        explain = self._explanation(exact)
+        return [*stages, Stage(self.loss, objective, generators=generators, explain=explain)]
+
+    def _explanation(self, exact: StyleLoss) -> Callable[[Tensor], str]:
+        """Names what is not a finite number first on the way from an image to its loss."""
+
+        def explain(image: Tensor) -> str:
+            if not image.isfinite().all():
+                return "the gradient of the iteration before"
+            with torch.no_grad():
+                features = self.encoder(image, self.layer)
+                if not features.isfinite().all():
+                    return f"what {self.layer} returns"
+                found = exact.statistics(features)
+            return next((name for name, x in found.items() if not x.isfinite().all()), "the loss")
+
+        return explain
 
     def _objective(self, descended: StyleLoss, exact: StyleLoss) -> Objective:
         """The image's loss to descend and its exact loss, from one pass through the encoder."""
@@ -165,6 +227,8 @@ def invert(
     alpha: float = ALPHA,
     device: str = "cpu",
     callback: Callable[[Iterate], object] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = DEFAULT_SECONDS,
 ) -> Inversion:
     """Invert `style` through `loss` at `layer`: `plan` and run in one call.
 
@@ -184,6 +248,9 @@ def invert(
         alpha: kernel width of ``mmd`` and ``mmd-random``.
         device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
         callback: called with every `Iterate`; return True to stop the run.
+        checkpoint: a file in which the run keeps where it stands. If it exists, the run goes on
+            from there; it is removed when the run has come to its end.
+        checkpoint_every: seconds between two checkpoints, 0 to 86,400.
 
     The same arguments give the same bits on one machine, unless seconds end the run. On Linux,
     the first run sets the process's memory allocator up for it (`styleinv.memory`).
@@ -205,7 +272,13 @@ def invert(
         alpha=alpha,
         device=device,
     )
-    return task.run(callback)
+    if checkpoint is None:
+        return task.run(callback)
+    kept = task.checkpoint(Path(checkpoint), checkpoint_every)
+    inversion = task.run(callback, kept)
+    if inversion.stop_reason != "stopped":
+        kept.remove()
+    return inversion
 
 
 def plan(
@@ -231,8 +304,7 @@ def plan(
         chosen = chosen.limited_to(iterations)
     if seconds is not None:
         chosen = chosen.limited_to_seconds(seconds)
-    seed = chosen.default_seed if seed is None else seed
-    whole_number("seed", seed, 0, LARGEST_SEED)
+    seed = whole_number("seed", chosen.default_seed if seed is None else seed, 0, LARGEST_SEED)
     if isinstance(style, Tensor):
         image, source = _checked_tensor(style, size), "tensor"
     else:

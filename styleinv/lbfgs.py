@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from styleinv.checkpoint import State
+
 
 class CurvatureHistory:
     """The last `memory` pairs (s, y) of step and change of gradient, and -H g from them.
@@ -34,6 +36,21 @@ class CurvatureHistory:
 
     def clear(self) -> None:
         self._slots = []
+
+    def state(self) -> State:
+        """The pairs that count, and their products."""
+        rows = [*self._slots, *(self.memory + slot for slot in self._slots)]
+        return State(
+            {"slots": self._slots, "scale": self._scale},
+            {"pairs": self._pairs[rows], "S Y^T": self._sy, "Y Y^T": self._yy},
+        )
+
+    def restore(self, state: State) -> None:
+        self._slots, self._scale = list(state.values["slots"]), state.values["scale"]
+        rows = [*self._slots, *(self.memory + slot for slot in self._slots)]
+        self._pairs[rows] = state.tensors["pairs"].to(self._pairs)
+        self._sy.copy_(state.tensors["S Y^T"])
+        self._yy.copy_(state.tensors["Y Y^T"])
 
     def add(self, step: Tensor, change: Tensor, curvature: float, squared_change: float) -> None:
         """Take up s and y, given s^T y > 0 and y^T y; the oldest pair makes room."""

@@ -31,6 +31,9 @@ NegativePsi = Literal["absolute", "as printed"]
 # The kernel width of the MMD (released code).
 ALPHA = 0.1
 
+# M_1 to M_4.
+MOMENT_NAMES = ("the mean", "the standard deviation", "the skewness", "the kurtosis")
+
 # Added to the variance so that M_2 has a gradient where a channel is constant (released code).
 VARIANCE_FLOOR = 1e-5
 
@@ -51,6 +54,10 @@ class StyleLoss(nn.Module):
                 f"noise_features has {channels} channels, but must have the style's {self.channels}"
             )
         return noise_features
+
+    def statistics(self, noise_features: Tensor) -> dict[str, Tensor]:
+        """What the loss is made of, by name: to say what was not finite first."""
+        return {"the loss": self(noise_features)}
 
 
 def checked_features(features: Tensor) -> Tensor:
@@ -141,6 +148,12 @@ class GramLoss(StyleLoss):
     def forward(self, noise_features: Tensor) -> Tensor:
         gram = gram_matrix(self.checked(noise_features))
         return self.scale * (self.gram - gram).square().sum()
+
+    def statistics(self, noise_features: Tensor) -> dict[str, Tensor]:
+        return {
+            "the Gram matrix": gram_matrix(noise_features),
+            **super().statistics(noise_features),
+        }
 
 
 def moments(features: Tensor, n_moments: int) -> Tensor:
@@ -248,6 +261,11 @@ class MomentLoss(StyleLoss):
 
     def forward(self, noise_features: Tensor) -> Tensor:
         return self._distance(self._moments(self.checked(noise_features)))
+
+    def statistics(self, noise_features: Tensor) -> dict[str, Tensor]:
+        found = moments(noise_features, self.n_moments)
+        names = MOMENT_NAMES[: self.n_moments]
+        return {**dict(zip(names, found, strict=True)), **super().statistics(noise_features)}
 
     def _distance(self, found: Tensor) -> Tensor:
         return (self.psi * (self.target - found).square().sum(dim=1)).sum() / self.channels
@@ -439,14 +457,15 @@ class MMDLoss(StyleLoss):
         rows = positions(style_features).detach()
         self.register_buffer("style_rows", rows)
         self.register_buffer("style_style", self._style_style(rows))
-        self._generator = torch.Generator().manual_seed(seed)
+        # What it draws from, for checkpoints to keep.
+        self.generator = torch.Generator().manual_seed(seed)
 
     def forward(self, noise_features: Tensor) -> Tensor:
         noise = same_positions(positions(self.checked(noise_features)), self.style_rows, 0)
         n_positions = self.style_rows.shape[0]
         style, style_style = self.style_rows, self.style_style
         if self.pairing == "random":
-            order = torch.randperm(n_positions, generator=self._generator).to(noise.device)
+            order = torch.randperm(n_positions, generator=self.generator).to(noise.device)
             style, noise = style[order], noise[order]
             style_style = self._style_style(style)
         even = n_positions // 2 * 2

@@ -5,7 +5,6 @@ images beside them in `results/runs/styles`. Unlike a reader's own runs, they st
 changes: a record says which code made it.
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from styleinv.errors import InputError, one_of
 from styleinv.images import load_style, save_png, to_uint8
 from styleinv.invert import DEFAULT_SIZE
 from styleinv.store import Run
-from styleinv.sweep import Key, sweep
+from styleinv.sweep import HERE, Execution, Key, make_runs, plan_sweep
 
 MANIFEST, RUNS, STYLES = "reference.yml", "runs", "styles"
 
@@ -82,11 +81,14 @@ def make_reference_runs(
     encoder_file: str,
     device: str = "cpu",
     report: Callable[[str], object] = lambda line: None,
+    execution: Execution = HERE,
 ) -> None:
     """Make what is missing of the manifest's runs, in runs/ beside it.
 
     Args:
         encoder_file: the weights that the manifest is for.
+        report: called with one line of text per finished run.
+        execution: how and where the runs are made; it may stop this, too.
 
     Raises:
         InputError: the weights are others than the manifest's.
@@ -103,21 +105,25 @@ def make_reference_runs(
         report(f"Sweep {entry.name}")
         for style in entry.styles:
             _keep_style(style, entry.size, results)
-        for seed, iterations in itertools.product(entry.seeds, entry.iterations):
-            sweep(
+        used = encoder if entry.encoder is None else load_encoder(entry.encoder, device=device)
+        tasks = [
+            task
+            for iterations in entry.iterations
+            for task in plan_sweep(
                 entry.styles,
                 layers=entry.layers,
                 losses=entry.losses,
-                folder=results / RUNS / entry.name,
-                encoder=encoder if entry.encoder is None else entry.encoder,
-                device=device,
+                encoder=used,
                 protocol=entry.protocol,
-                seed=seed,
+                seeds=entry.seeds,
                 size=entry.size,
                 iterations=iterations,
-                pictures=entry.pictures,
-                report=report,
             )
+        ]
+        folder = results / RUNS / entry.name
+        made = make_runs(tasks, folder, pictures=entry.pictures, report=report, execution=execution)
+        if len(made) < len(tasks):
+            return
         _measure(results / RUNS / entry.name, report)
 
 

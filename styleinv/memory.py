@@ -72,9 +72,12 @@ _CGROUPS = (
 )
 
 
-def needed_memory(size: int, layer: str, loss: str) -> float:
-    """An estimate, in bytes, of what inverting a square image of that size takes at its peak."""
-    return _bytes_per_pixel(layer, loss) * size**2
+def needed_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> float:
+    """An estimate, in bytes, of what inverting an image of so many pixels takes at its peak.
+
+    `itemsize` is that of the numbers computed with, in bytes.
+    """
+    return height * width * _bytes_per_pixel(layer, loss) * itemsize / 4
 
 
 def available_memory(
@@ -97,19 +100,21 @@ def available_memory(
     return min(known)
 
 
-def check_memory(size: int, layer: str, loss: str) -> None:
+def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> None:
     """Refuse an inversion that will not fit.
 
     Raises:
         InputError: it needs more memory than there is; the message has the estimate and the
             largest size that fits.
     """
-    needed, available = needed_memory(size, layer, loss), available_memory()
+    needed = needed_memory(height, width, layer, loss, itemsize)
+    available = available_memory()
     if needed <= available:
         return
-    fits = int(math.sqrt(max(available, 0) / _bytes_per_pixel(layer, loss))) // 16 * 16
+    shorter = min(height, width)
+    fits = int(shorter * math.sqrt(max(available, 0) / needed)) // 16 * 16
     raise InputError(
-        f"size {size} with {loss} at {layer} needs about {needed / _GB:.1f} GB of memory, but "
+        f"size {shorter} with {loss} at {layer} needs about {needed / _GB:.1f} GB of memory, but "
         f"{available / _GB:.1f} GB are free; the largest size that fits is {fits}"
     )
 

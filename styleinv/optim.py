@@ -5,13 +5,15 @@
 * `l_bfgs_b`: SciPy's L-BFGS-B, the reference for it;
 * `torch_l_bfgs`: PyTorch's L-BFGS, which knows no bounds.
 
-Each walks through `Stage`s, tells a `Monitor` about every iterate and stops when it says so.
+Each walks through `Stage`s, tells a `Monitor` about every iterate and stops when it says so. The
+first two can be interrupted anywhere and go on from the monitor's checkpoint to the same bits; the
+other two keep their state to themselves.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import scipy.optimize
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from styleinv.checkpoint import Checkpoint, State
 from styleinv.errors import InputError
 from styleinv.lbfgs import CurvatureHistory
 from styleinv.protocol import Protocol
@@ -43,12 +46,16 @@ class Stage:
             the exact loss is descended.
         budget: evaluations at most; None for all that are left.
         enough: the stage is over as soon as the descended loss is below; None for never.
+        generators: those that the objective draws from.
+        explain: names what is not a finite number first when the loss of an image is computed.
     """
 
     name: str
     objective: Objective
     budget: int | None = None
     enough: float | None = None
+    generators: Sequence[torch.Generator] = ()
+    explain: Callable[[Tensor], str] = lambda image: "the loss"
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class Minimum:
         seconds: wall time.
         stop_reason: see `Monitor`.
         trace: loss over iterations, evaluations and seconds, log-spaced.
+        not_finite: for the stop reason of that name, what was not finite first.
     """
 
     image: Tensor
@@ -102,11 +110,12 @@ class Minimum:
     seconds: float
     stop_reason: str
     trace: list[TracePoint]
+    not_finite: str | None
 
 
 @dataclass
 class Monitor:
-    """Keeps the trace and decides when a run is over.
+    """Keeps the trace, decides when a run is over, and keeps checkpoints if it is given one.
 
     Stop reasons: ``theta`` (weight x exact loss fell below theta), ``budget`` (all iterations or
     evaluations used up), ``time`` (all seconds used up), ``stopped`` (the callback returned True),
@@ -119,23 +128,52 @@ class Monitor:
     weight: float = 1.0
     callback: Callable[[Iterate], object] | None = None
     seconds: float | None = None
+    checkpoint: Checkpoint | None = None
     trace: list[TracePoint] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    not_finite: str | None = None
 
     def passed_theta(self, loss: float) -> bool:
         return self.theta is not None and self.weight * loss < self.theta
 
-    def is_finite(self, loss: float, evaluations: int) -> bool:
-        """Whether a loss is a number. If the first one is not, there is no image to return.
+    def is_finite(self, loss: float, evaluations: int, image: Tensor, stage: Stage) -> bool:
+        """Whether the loss of `image` is a number; notes what was not.
 
         Raises:
-            InputError: the loss of the start image is NaN or infinite.
+            InputError: the first loss is none, so that there is no image to return.
         """
-        if evaluations == 1 and not math.isfinite(loss):
+        if math.isfinite(loss):
+            return True
+        self.not_finite = stage.explain(image.detach())
+        if evaluations == 1:
             raise InputError(
-                f"the loss of the noise image is {loss}; the encoder's activations must be smaller"
+                f"the loss of the noise image is {loss}, because {self.not_finite} is not finite; "
+                "the encoder's activations must be smaller"
             )
-        return math.isfinite(loss)
+        return False
+
+    def wants_state(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self.checkpoint is not None and self.checkpoint.is_due()
+
+    def keep(self, state: State) -> None:
+        """Write a checkpoint with the optimiser's state, if there is to be any."""
+        if self.checkpoint is None:
+            return
+        own = {
+            "trace": [asdict(point) for point in self.trace],
+            "seconds": time.perf_counter() - self.started,
+        }
+        self.checkpoint.write(replace(state, values={**state.values, "monitor": own}))
+
+    def taken_up(self) -> State | None:
+        """The optimiser's state in the checkpoint, if any; the trace goes on from there."""
+        state = None if self.checkpoint is None else self.checkpoint.read()
+        if state is not None:
+            own = state.values["monitor"]
+            self.trace = [TracePoint(**point) for point in own["trace"]]
+            self.started = time.perf_counter() - own["seconds"]
+        return state
 
     def see(
         self, iteration: int, evaluations: int, loss: float, image: Tensor, stage: Stage
@@ -169,7 +207,9 @@ class Monitor:
             self.trace.pop()
         self.trace.append(last)
         final = image.detach()[0].clone()
-        return Minimum(final, loss, iteration, evaluations, seconds, reason, self.trace)
+        return Minimum(
+            final, loss, iteration, evaluations, seconds, reason, self.trace, self.not_finite
+        )
 
     def _is_due(self, iteration: int, stage: Stage) -> bool:
         """Log-spaced: every iteration up to 20, then each 5% further on; a stage's first step."""
@@ -210,52 +250,104 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
     A GPU is not asked for the loss at every iteration. It runs ahead while images and losses are
     kept, and what it did past the end is thrown away: where a run stops is exact all the same.
     """
-    limit, rounds_left = budget, protocol.extra_rounds
-    last_image, last_loss = start.clamp(0, 1), math.inf
-    for iteration, value, image in _adam_iterates(stage.objective, start, protocol, monitor.weight):
-        evaluations = iteration + 1
-        if not monitor.is_finite(value, evaluations):
-            return monitor.finish(
-                iteration, evaluations, last_loss, last_image, stage, "not finite"
-            )
-        reason = monitor.see(iteration, evaluations, value, image, stage)
-        if reason is None and iteration == limit:
-            if rounds_left and monitor.weight * value > protocol.extra_above:
-                rounds_left -= 1
-                limit += protocol.extra_iterations
-            else:
-                reason = "budget"
-        if reason is not None:
-            return monitor.finish(iteration, evaluations, value, image, stage, reason)
-        last_image, last_loss = image, value
-    raise AssertionError("unreachable")
-
-
-def _adam_iterates(
-    objective: Objective, start: Tensor, protocol: Protocol, weight: float
-) -> Iterator[tuple[int, float, Tensor]]:
-    """Iteration, loss and image of every iterate of Adam, without an end."""
-    image = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam(
-        [image], lr=protocol.learning_rate, betas=protocol.betas, fused=True
-    )
-    ahead = _iterations_per_check(image)
-    losses = image.new_empty(ahead)
-    first = 0
+    descent = _Adam(stage, start, protocol, budget, monitor.weight)
+    saved = monitor.taken_up()
+    if saved is not None:
+        descent.restore(saved)
     while True:
-        images = torch.empty((ahead, *image.shape), dtype=image.dtype, device=image.device)
-        for offset in range(ahead):
+        before = descent.state()
+        if monitor.wants_state():
+            monitor.keep(before)
+        reason, image, value = descent.run_ahead(monitor)
+        if reason == "stopped":
+            monitor.keep(before)
+        if reason is not None:
+            iteration = descent.iteration
+            return monitor.finish(iteration, iteration + 1, value, image, stage, reason)
+
+
+class _Adam:
+    """The state of `adam`, before the iterate number `iteration` is evaluated."""
+
+    def __init__(
+        self, stage: Stage, start: Tensor, protocol: Protocol, budget: int, weight: float
+    ) -> None:
+        self.stage, self.protocol, self.weight = stage, protocol, weight
+        self.image = start.clone().requires_grad_()
+        self.optimizer = torch.optim.Adam(
+            [self.image], lr=protocol.learning_rate, betas=protocol.betas, fused=True
+        )
+        self.ahead = _iterations_per_check(self.image)
+        self.iteration = 0
+        self.limit, self.rounds_left = budget, protocol.extra_rounds
+        self.last_image, self.last_loss = start.clamp(0, 1), math.inf
+
+    def state(self) -> State:
+        """A copy of all that the rest of the run depends on."""
+        moments = self.optimizer.state_dict()["state"].get(0, {})
+        draws = {f"generator {n}": g.get_state() for n, g in enumerate(self.stage.generators)}
+        tensors = {"image": self.image, "last image": self.last_image, **moments, **draws}
+        return State(
+            {
+                "iteration": self.iteration,
+                "limit": self.limit,
+                "rounds left": self.rounds_left,
+                "last loss": self.last_loss,
+                "moments": list(moments),
+            },
+            {name: tensor.detach().clone() for name, tensor in tensors.items()},
+        )
+
+    def restore(self, state: State) -> None:
+        values, tensors = state.values, state.tensors
+        with torch.no_grad():
+            self.image.copy_(tensors["image"])
+        self.last_image = tensors["last image"].to(self.image)
+        self.iteration, self.limit = values["iteration"], values["limit"]
+        self.rounds_left, self.last_loss = values["rounds left"], values["last loss"]
+        if values["moments"]:
+            moments = {name: tensors[name] for name in values["moments"]}
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {0: moments}})
+        for number, generator in enumerate(self.stage.generators):
+            generator.set_state(tensors[f"generator {number}"])
+
+    def run_ahead(self, monitor: Monitor) -> tuple[str | None, Tensor, float]:
+        """Some iterations, then a look at them: the reason to stop, with the image and its loss."""
+        images, losses = self._iterates()
+        for image, value in zip(images, losses.tolist(), strict=True):  # waits for the device
+            if not monitor.is_finite(value, self.iteration + 1, image, self.stage):
+                return "not finite", self.last_image, self.last_loss
+            reason = monitor.see(self.iteration, self.iteration + 1, value, image, self.stage)
+            if reason is None and self.iteration == self.limit:
+                reason = self._next_round(value)
+            if reason is not None:
+                return reason, image, value
+            self.last_image, self.last_loss = image, value
+            self.iteration += 1
+        return None, self.last_image, self.last_loss
+
+    def _next_round(self, value: float) -> str | None:
+        """Allow a further round of iterations, if the protocol does; else the budget is used up."""
+        if not self.rounds_left or self.weight * value <= self.protocol.extra_above:
+            return "budget"
+        self.rounds_left -= 1
+        self.limit += self.protocol.extra_iterations
+        return None
+
+    def _iterates(self) -> tuple[Tensor, Tensor]:
+        """The next images, each as it was evaluated, and their losses."""
+        images = self.image.detach().new_empty((self.ahead, *self.image.shape))
+        losses = images.new_empty(self.ahead)
+        for offset in range(self.ahead):
             with torch.no_grad():
-                image.clamp_(0, 1)
-            images[offset] = image.detach()
-            loss, _ = objective(image)
+                self.image.clamp_(0, 1)
+            images[offset] = self.image.detach()
+            loss, _ = self.stage.objective(self.image)
             losses[offset] = loss.detach()
-            optimizer.zero_grad()
-            torch.autograd.backward(weight * loss)
-            optimizer.step()
-        for offset, value in enumerate(losses.tolist()):  # waits for the device
-            yield first + offset, value, images[offset]
-        first += ahead
+            self.optimizer.zero_grad()
+            torch.autograd.backward(self.weight * loss)
+            self.optimizer.step()
+        return images, losses
 
 
 def _iterations_per_check(image: Tensor) -> int:
@@ -288,10 +380,15 @@ def l_bfgs(
     The host reads a few numbers per evaluation; vectors never leave the image's device.
     """
     descent = _ProjectedLBFGS(start, protocol.memory, monitor)
-    for number, stage in enumerate(stages, start=1):
-        left = budget - descent.evaluations
-        share = left if stage.budget is None or number == len(stages) else stage.budget
-        reason = descent.run(stage, min(left, share))
+    saved = monitor.taken_up()
+    if saved is not None:
+        descent.restore(saved)
+    for number, stage in enumerate(stages[descent.stage :], start=descent.stage):
+        if number != descent.stage or saved is None:
+            left = budget - descent.evaluations
+            share = left if stage.budget is None or stage is stages[-1] else stage.budget
+            descent.begin(number, stage, min(left, share))
+        reason = descent.run(stage)
         if reason not in ("budget", "enough", "stalled") or descent.evaluations >= budget:
             break
     return monitor.finish(
@@ -314,32 +411,64 @@ class _ProjectedLBFGS:
 
     def __init__(self, start: Tensor, memory: int, monitor: Monitor) -> None:
         self.shape, self.monitor = start.shape, monitor
-        self.iteration = self.evaluations = 0
-        self.x = start.detach().clamp(0, 1).flatten()
-        self.history = CurvatureHistory(memory, self.x)
-        self.point: _Point
-        self.last_tried = math.nan  # a loss, or a slope that led nowhere
+        self.stage = self.last = self.iteration = self.evaluations = 0
+        x = start.detach().clamp(0, 1).flatten()
+        self.history = CurvatureHistory(memory, x)
+        self.point = _Point(x, math.nan, math.nan, torch.zeros_like(x))
+        self.failed_at = self.point
 
     def exact_loss_and_image(self) -> tuple[float, Tensor]:
         return self.point.exact, self.point.x.view(self.shape)
 
-    def run(self, stage: Stage, budget: int) -> str:
-        """Descend one stage; returns why it ended."""
-        last = self.evaluations + budget
+    def state(self) -> State:
+        """All that the rest of the run depends on."""
+        point, history = self.point, self.history.state()
+        own = {
+            "stage": self.stage,
+            "last": self.last,
+            "iteration": self.iteration,
+            "evaluations": self.evaluations,
+            "descended": point.descended,
+            "exact": point.exact,
+        }
+        return State(
+            {**own, "history": history.values},
+            {"x": point.x, "gradient": point.gradient, **history.tensors},
+        )
+
+    def restore(self, state: State) -> None:
+        values, tensors = state.values, state.tensors
+        self.stage, self.last = values["stage"], values["last"]
+        self.iteration, self.evaluations = values["iteration"], values["evaluations"]
+        x, gradient = (tensors[name].to(self.point.x) for name in ("x", "gradient"))
+        self.point = _Point(x, values["descended"], values["exact"], gradient)
+        self.history.restore(State(values["history"], tensors))
+
+    def begin(self, number: int, stage: Stage, budget: int) -> None:
+        """Start a stage at the present image, with nothing known of its curvature."""
+        self.stage, self.last = number, self.evaluations + budget
         self.history.clear()
-        self.point = self._evaluate(stage, self.x)
-        self.monitor.is_finite(self.point.exact, self.evaluations)
+        self.point = self._evaluate(stage, self.point.x)
+        exact, image = self.exact_loss_and_image()
+        self.monitor.is_finite(exact, self.evaluations, image, stage)
+
+    def run(self, stage: Stage) -> str:
+        """Descend one stage; returns why it ended."""
         reason = self._seen(stage)
         while reason is None:
-            if self.evaluations >= last:
+            if self.monitor.wants_state():
+                self.monitor.keep(self.state())
+            if self.evaluations >= self.last:
                 reason = "budget"
             elif stage.enough is not None and self.point.descended < stage.enough:
                 reason = "enough"
             else:
-                reason = self._step(stage, last)
+                reason = self._step(stage)
+        if reason == "stopped":
+            self.monitor.keep(self.state())
         return reason
 
-    def _step(self, stage: Stage, last: int) -> str | None:
+    def _step(self, stage: Stage) -> str | None:
         """One iteration; returns the reason to stop, or None to go on."""
         x, gradient = self.point.x, self.point.gradient
         # 0 where a whole step down the gradient's sign leads nowhere, 1 elsewhere; in floating
@@ -348,45 +477,52 @@ class _ProjectedLBFGS:
         free_gradient = gradient * free
         direction = self.history.direction(free_gradient).mul_(free)
         slope = torch.dot(free_gradient, direction).item()
+        self.failed_at = self.point
+        found = None
         if slope < 0:
             # Without curvature, a first step of length 1: a few thousandths for each pixel.
             step = 1.0 if len(self.history) else 1 / math.sqrt(-slope)
-            found = self._search(stage, direction, step, last)
-        else:
-            found, self.last_tried = None, slope
+            found = self._search(stage, direction, step)
         if found is None:
-            return self._failed(last)
+            return self._failed(stage)
         moved, change = found.x - x, found.gradient - gradient
         products = torch.stack((torch.dot(moved, change), torch.dot(change, change)))
         curvature, squared_change = products.tolist()
         if curvature > LEAST_CURVATURE * squared_change:
             self.history.add(moved, change, curvature, squared_change)
-        self.point, self.x = found, found.x
+        self.point = found
         self.iteration += 1
         return self._seen(stage)
 
-    def _failed(self, last: int) -> str | None:
+    def _failed(self, stage: Stage) -> str | None:
         """No step found: forget the history, which may mislead; without one, that was all."""
-        if self.evaluations >= last:
+        if self.evaluations >= self.last:
             return "budget"
-        if len(self.history) == 0:
-            return "stalled" if math.isfinite(self.last_tried) else "not finite"
-        self.history.clear()
-        return None
+        if len(self.history) > 0:
+            self.history.clear()
+            return None
+        tried = self.failed_at
+        losses_are_numbers = math.isfinite(tried.descended + tried.exact)
+        if losses_are_numbers and tried.gradient.isfinite().all():
+            return "stalled"
+        self.monitor.not_finite = (
+            "the gradient" if losses_are_numbers else stage.explain(tried.x.view(self.shape))
+        )
+        return "not finite"
 
-    def _search(self, stage: Stage, direction: Tensor, step: float, last: int) -> _Point | None:
+    def _search(self, stage: Stage, direction: Tensor, step: float) -> _Point | None:
         """The first point on the projected arc with sufficient decrease, if there is one."""
         point = self.point
         for _ in range(MOST_BACKTRACKS):
             trial = self._evaluate(stage, (point.x + step * direction).clamp_(0, 1))
-            self.last_tried = trial.descended
+            self.failed_at = trial
             promised = torch.dot(point.gradient, trial.x - point.x).item()
             gained = trial.descended - point.descended
             # A step that rounds to nothing promises nothing, and is none.
             descends = promised < 0 and gained <= SUFFICIENT_DECREASE * promised
             if descends and math.isfinite(trial.exact):
                 return trial
-            if self.evaluations >= last:
+            if self.evaluations >= self.last:
                 return None
             # The minimum of the parabola through both losses and the slope.
             excess = gained - promised
@@ -429,7 +565,7 @@ def l_bfgs_b(
         (gradient,) = torch.autograd.grad(loss, image)
         value = loss.item()
         evaluations += 1
-        if not monitor.is_finite(value, evaluations):
+        if not monitor.is_finite(value, evaluations, image, stage):
             raise _Halt("not finite")
         if value < best_loss:
             best, best_loss = image.detach(), value
@@ -502,7 +638,8 @@ def torch_l_bfgs(
         torch.autograd.backward(loss)
         value = loss.item()
         evaluations += 1
-        _halt_if(None if monitor.is_finite(value, evaluations) else "not finite")
+        finite = monitor.is_finite(value, evaluations, image, stage)
+        _halt_if(None if finite else "not finite")
         if value < best_loss:
             best, best_loss = image.detach().clamp(0, 1), value
         _halt_if(monitor.see(iterations(), evaluations, best_loss, best, stage))

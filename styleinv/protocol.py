@@ -121,6 +121,11 @@ class Protocol:
     warmups: Mapping[str, Mapping[str, tuple[Warmup, ...]]] = field(default_factory=dict)
     seconds: float | None = None
 
+    @property
+    def can_go_on(self) -> bool:
+        """Whether a run that was interrupted goes on from a checkpoint."""
+        return self.method in ("adam", "l-bfgs")
+
     def budget(self, loss: str, layer: str) -> int:
         """Iterations (L-BFGS: evaluations) before the extra rounds."""
         return self.budgets[loss][layer]

@@ -4,31 +4,34 @@ Where many runs are kept for their numbers, only the record is; it says so, and 
 of the picture's pixels.
 """
 
-import functools
+import glob
 import hashlib
 import json
 import platform
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from styleinv import metrics
+from styleinv.checkpoint import DEFAULT_SECONDS, SUFFIX
 from styleinv.errors import InputError
-from styleinv.files import write_text
+from styleinv.files import folder_made, write_text
+from styleinv.fingerprint import code_sha256, json_sha256
 from styleinv.images import Pixels, to_uint8, write_png
 from styleinv.invert import Inversion, Task
+from styleinv.optim import Iterate
 from styleinv.version import __version__
 
 Record = dict[str, Any]
-
-# What a run's numbers depend on, beside the weights, which its address names.
-COMPUTING_ROOMS = ("gallery", "images", "encoder", "losses", "protocol", "lbfgs", "optim", "invert")
 
 
 @dataclass(frozen=True)
@@ -57,27 +60,9 @@ class Run:
         return self.pixels
 
 
-def address(asked: dict[str, Any]) -> str:
-    """SHA-256 of what was asked for, in canonical JSON."""
-    return _json_sha256(asked)
-
-
 def seal(record: Record) -> str:
     """SHA-256 of everything else in a record, in canonical JSON: what its `sha256` says."""
-    return _json_sha256({key: value for key, value in record.items() if key != "sha256"})
-
-
-def _json_sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@functools.cache
-def code_sha256() -> str:
-    """SHA-256 of the code that computes, as it was when first asked for."""
-    digest = hashlib.sha256(f"{torch.__version__} {scipy.__version__}".encode())
-    for room in COMPUTING_ROOMS:
-        digest.update((Path(__file__).parent / f"{room}.py").read_bytes())
-    return digest.hexdigest()
+    return json_sha256({key: value for key, value in record.items() if key != "sha256"})
 
 
 def run_of(inversion: Inversion) -> Run:
@@ -85,7 +70,7 @@ def run_of(inversion: Inversion) -> Run:
     asked = inversion.task.asked()
     image = to_uint8(inversion.image)
     record = {
-        "address": address(asked),
+        "address": json_sha256(asked),
         "style": inversion.task.style_name,
         "source": inversion.task.source,
         "asked": asked,
@@ -96,6 +81,7 @@ def run_of(inversion: Inversion) -> Run:
             "seconds": round(inversion.seconds, 3),
             "stop_reason": inversion.stop_reason,
             "pixels_sha256": _pixels_sha256(image),
+            **({} if inversion.not_finite is None else {"not_finite": inversion.not_finite}),
         },
         "made_with": {
             "styleinv": __version__,
@@ -167,20 +153,100 @@ def _file_name(style: str, asked: dict[str, Any]) -> str:
     """The record's file name: readable in front, the address's first digits behind."""
     cell = f"{asked['layer']}-{asked['loss']}-seed{asked['seed']}"
     # File systems allow 255 bytes; a character can take four of them.
-    return f"{style[:40]}-{cell}-{address(asked)[:8]}.json"
+    return f"{style[:40]}-{cell}-{json_sha256(asked)[:8]}.json"
 
 
 def find(task: Task, folder: str | Path) -> Run | None:
-    """The saved run of a task, or None if there is none or it is not what was written."""
-    asked = task.asked()
-    path = Path(folder) / _file_name(task.style_name, asked)
+    """The saved run of a task, or None if there is none; a warning names one that was altered."""
+    path = path_of(task, folder)
+    if not path.exists():
+        return None
     try:
         run = read(path)
-    except InputError:
+    except InputError as error:
+        warnings.warn(f"{error}: the run is made again", stacklevel=2)
         return None
     # What a reader stopped, or the clock on a busy machine, is not what was asked for.
     repeatable = run.record["result"]["stop_reason"] not in ("time", "stopped")
-    return run if repeatable and run.record["address"] == address(asked) else None
+    return run if repeatable and run.record["address"] == task.address else None
+
+
+def path_of(task: Task, folder: str | Path) -> Path:
+    """Where the record of a task is kept."""
+    return Path(folder) / _file_name(task.style_name, task.asked())
+
+
+def obtain(
+    task: Task,
+    folder: str | Path,
+    *,
+    pictures: bool = True,
+    callback: Callable[[Iterate], object] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    every: float = DEFAULT_SECONDS,
+    again: bool = False,
+) -> tuple[Run, bool]:
+    """The run of a task: found in `folder`, or made and kept there; and whether it was found.
+
+    Whoever asks for the same run meanwhile waits, and takes it up. A run that was killed goes on
+    from its checkpoint, beside the record; one that the callback stops is not kept, its checkpoint
+    is.
+
+    Args:
+        pictures: keep the picture, or only the record.
+        callback: sees every `Iterate`; returns True to stop the run.
+        stop: asked while waiting for another process; True ends that.
+        every: seconds between two checkpoints.
+        again: make the run from its beginning, whatever is there.
+
+    Raises:
+        InputError: `folder` cannot be written.
+        filelock.Timeout: `stop` returned True.
+    """
+    path = path_of(task, folder)
+    found = None if again else find(task, folder)
+    if found is not None:
+        return found, True
+    with _claimed(path, stop):
+        found = None if again else find(task, folder)
+        if found is not None:  # another process has just made it
+            return found, True
+        checkpoint = task.checkpoint(path.with_suffix(SUFFIX), every)
+        if again:
+            checkpoint.remove()
+        run = run_of(task.run(callback, checkpoint))
+        if run.record["result"]["stop_reason"] == "stopped":
+            return run, False
+        kept = run if pictures else without_picture(run)
+        saved = save(kept, folder)
+        checkpoint.remove()
+    return replace(kept, path=saved), False
+
+
+@contextmanager
+def _claimed(path: Path, stop: Callable[[], bool]) -> Iterator[None]:
+    """While active, no other process that asks for it has `path`; the dead leave nothing behind."""
+    folder_made(path.parent)
+    name = path.with_name(f".{path.stem}.lock")
+    lock = FileLock(name)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            warnings.warn(f"another process is making {path.stem}: waiting for it", stacklevel=4)
+            lock.acquire(cancel_check=stop)
+    except Timeout:
+        raise
+    except OSError as error:
+        raise InputError(f"file {str(name)!r} cannot be written: {error.strerror}") from error
+    try:
+        for part in path.parent.glob(f".{glob.escape(path.stem)}.*.*"):
+            part.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        yield
+    finally:
+        # Those who wait notice that the name is gone, and make it anew.
+        name.unlink(missing_ok=True)
+        lock.release()
 
 
 def read(path: Path) -> Run:
@@ -194,7 +260,7 @@ def read(path: Path) -> Run:
         pixels = _read_pixels(path.with_suffix(".png")) if has_picture(record) else None
         intact = (
             record["sha256"] == seal(record)
-            and record["address"] == address(record["asked"])
+            and record["address"] == json_sha256(record["asked"])
             and (pixels is None or record["result"]["pixels_sha256"] == _pixels_sha256(pixels))
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

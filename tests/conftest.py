@@ -196,7 +196,10 @@ def explored(folder: Path, *options: str) -> Iterator[LivePage]:
             yield LivePage(process.stdout.readline().strip(), process, folder / "out")
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(20)
+            try:
+                process.wait(20)
+            finally:
+                process.kill()  # or a test that failed would wait for ever
 
 
 @pytest.fixture(scope="module")

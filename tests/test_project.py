@@ -27,10 +27,9 @@ def requirement(text: str) -> tuple[str, str]:
 
 def declared() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return dict(
-        requirement(text)
-        for text in project["dependencies"] + project["optional-dependencies"]["book"]
-    )
+    optional = project["optional-dependencies"]
+    everything = project["dependencies"] + optional["book"] + optional["cluster"]
+    return dict(requirement(text) for text in everything)
 
 
 def test_environment_yml_asks_for_what_pyproject_asks_for() -> None:

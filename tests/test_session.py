@@ -3,8 +3,6 @@
 import itertools
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +13,8 @@ import pytest
 import torch
 
 import styleinv
-from styleinv import InputError, gallery, memory, store
-from styleinv.app import board, explore, session
+from styleinv import InputError, choice, gallery, memory, store
+from styleinv.app import explore, session
 from styleinv.app.board import Board, References, wishes_of
 from styleinv.app.explore import CHOICE, Explore
 from styleinv.app.session import Attempt, Session
@@ -378,11 +376,11 @@ def test_runs_of_one_loss_are_told_apart(wish: dict[str, Any]) -> None:
     ("seconds", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (63, "1:03 min")]
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert board.duration(seconds) == words
+    assert choice.duration(seconds) == words
 
 
 def test_long_durations() -> None:
-    assert board.duration(100 * 3600 + 61) == "100:01 h"
+    assert choice.duration(100 * 3600 + 61) == "100:01 h"
 
 
 # --- The widget, without a browser --------------------------------------------------------------
@@ -464,33 +462,6 @@ def test_files_that_are_too_large(widget: Explore) -> None:
     assert widget.state["bad"]
 
 
-# --- Memory -------------------------------------------------------------------------------------
-
-
-def test_every_loss_has_an_estimate() -> None:
-    for loss in LOSSES:
-        for layer in styleinv.LAYERS:
-            assert 0.1e9 < memory.needed_memory(256, layer, loss) < 2e9
-
-
-def test_the_estimate_is_near_what_is_measured() -> None:
-    """A third less at most: the pairs of L-BFGS, not all there after a few steps, are counted."""
-    if not Path("/proc/self/status").is_file():
-        pytest.skip("the peak of a process is read from /proc")
-    code = (
-        "import re; from styleinv.invert import plan; from styleinv.protocol import FAST\n"
-        "status = lambda: open('/proc/self/status').read()\n"
-        "peak = lambda: 1024 * int(re.search(r'VmHWM:\\s*(\\d+)', status())[1])\n"
-        "task = plan('bundled:strokes', size=320, protocol=FAST.limited_to(6))\n"
-        "before = peak(); task.run(); print(peak() - before)"
-    )
-    finished = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    measured = float(finished.stdout)
-    assert 0.6 < measured / memory.needed_memory(320, "relu_2_1", "gram") < 1.1
-
-
 def test_what_does_not_fit_is_refused(
     running: Session, wish: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,19 +472,9 @@ def test_what_does_not_fit_is_refused(
         "size 4096 with gram at relu_1_1 needs about 62.1 GB of memory, but 1.0 GB are free; "
         "the largest size that fits is 512"
     )
-    memory.check_memory(512, "relu_1_1", "gram")
 
 
-def test_available_memory(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:    2000 kB\n")
-    assert memory.available_memory(meminfo, tmp_path) == 2_048_000
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("500\n")
-    assert memory.available_memory(meminfo, tmp_path) == 2_048_000
-    (tmp_path / "memory.max").write_text("1500\n")
-    assert memory.available_memory(meminfo, tmp_path) == 1000
-    assert memory.available_memory(tmp_path / "absent", tmp_path / "absent") > 1e8
+# --- The snapshot -------------------------------------------------------------------------------
 
 
 def test_the_snapshot_needs_no_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

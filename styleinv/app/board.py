@@ -11,7 +11,7 @@ from typing import Any
 
 from styleinv import metrics
 from styleinv.app.session import Attempt, Session
-from styleinv.choice import Record, theta_of, title_of
+from styleinv.choice import Record, duration, theta_of, title_of
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.figures import COLOURS
@@ -237,17 +237,6 @@ def _numbers(attempt: Attempt) -> dict[str, str]:
         "time": duration(attempt.seconds),
         "time left": f"≤ {duration(left)}" if math.isfinite(left) else "",
     }
-
-
-def duration(seconds: float) -> str:
-    """Some seconds, in words that fit a table."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,}:{minutes:02} h"
-    if minutes:
-        return f"{minutes}:{rest:02} min"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 STOP_REASONS = {

@@ -21,7 +21,6 @@ from styleinv import store
 from styleinv.errors import InputError
 from styleinv.images import MIN_SIZE, Pixels, load_style, to_uint8
 from styleinv.invert import Inversion, Task, plan
-from styleinv.memory import check_memory
 from styleinv.optim import Iterate
 
 Phase = Literal["waiting", "loading", "running", "paused", "ended", "failed"]
@@ -228,7 +227,6 @@ class Session:
     def _run(self, attempt: Attempt) -> None:
         attempt.phase = "loading"
         asked_for = attempt.asked_for
-        check_memory(asked_for["size"], asked_for["layer"], asked_for["loss"])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             task = plan(**asked_for)
