@@ -1,8 +1,9 @@
 """The book: jupytext -> papermill -> staged, executed notebooks -> jupyter-book.
 
-Everything happens in `_build/stage`; `_build/html` is replaced only by a book that built without
-a warning, so a failure leaves the last good one standing. An executed notebook is kept in
-`_build/executed` and taken up again while nothing that it depends on has changed.
+Everything happens in a folder of its own in `_build`; `_build/html` is replaced only by a book that
+built without a warning, so a failure leaves the last good one standing. An executed notebook is
+kept in `_build/executed` and taken up again while nothing that it depends on has changed: a build
+that is killed loses the notebook that it was at, whose finished runs the next one finds.
 """
 
 import ast
@@ -14,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ import jupytext
 import nbformat
 import papermill
 import yaml
+from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from rich.text import Text
@@ -32,7 +35,7 @@ from rich.text import Text
 from styleinv.app import STATIC
 from styleinv.encoder import load_encoder
 from styleinv.errors import InputError, whole_number
-from styleinv.files import write_atomically, write_text
+from styleinv.files import folder_made, write_atomically, write_text
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, load_style
 
@@ -87,10 +90,20 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     notebooks = {source: jupytext.read(source) for source in sources}
     chosen = _match_parameters(notebooks, parameters)
     _check_files(chosen)
-    chosen = {source: _with_own_files(values, root) for source, values in chosen.items()}
-    stage = root / "_build" / "stage"
-    shutil.rmtree(stage, ignore_errors=True)
-    (stage / "notebooks").mkdir(parents=True)
+    with _own_stage(root / "_build") as stage:
+        return _build_on(stage, root, notebooks, chosen)
+
+
+def _build_on(
+    stage: Path,
+    root: Path,
+    notebooks: Mapping[Path, nbformat.NotebookNode],
+    parameters: Mapping[Path, Mapping[str, Any]],
+) -> Path:
+    """Execute what is not kept, render in the folder `stage`, and publish."""
+    chosen = {source: _with_own_files(values, root) for source, values in parameters.items()}
+    sources = list(notebooks)
+    (stage / "notebooks").mkdir()
     shared = _shared_digest(root)
     kept = [_kept(source, chosen[source], shared) for source in sources]
     for number, (source, executed) in enumerate(zip(sources, kept, strict=True), start=1):
@@ -107,6 +120,39 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     _copy_pages(root, stage)
     _render(stage)
     return _publish(stage / "_build" / "html", root / "_build" / "html") / "index.html"
+
+
+@contextmanager
+def _own_stage(build: Path) -> Iterator[Path]:
+    """An empty folder, for the one build at a time that there is.
+
+    Each build has a new one: a process that a killed build left behind may still write to its own.
+    """
+    folder_made(build)
+    with _alone(build / ".lock"):
+        for left_behind in build.glob("stage-*"):
+            shutil.rmtree(left_behind, ignore_errors=True)
+        _finish_exchange(build / "html")
+        stage = Path(tempfile.mkdtemp(prefix="stage-", dir=build))
+        try:
+            yield stage
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _alone(name: Path) -> Iterator[None]:
+    """While active, other builds of the same project wait."""
+    lock = FileLock(name)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _say("Another build is going on: waiting for its end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _notebooks_in_order(root: Path) -> list[Path]:
@@ -296,7 +342,7 @@ def _copy_pages(root: Path, stage: Path) -> None:
 
 def _render(stage: Path) -> None:
     """Run jupyter-book on the stage with every warning an error."""
-    log = stage.parent / "jupyter-book.log"
+    log = stage.with_name("jupyter-book.log")
     program = Path(sys.executable).with_name("jupyter-book")
     command = [str(program), "build", str(stage), "-W", "-n", "--keep-going"]
     _say("Rendering the pages")
@@ -313,11 +359,21 @@ def _render(stage: Path) -> None:
 
 
 def _publish(html: Path, target: Path) -> Path:
-    """Put the new book in the old one's place; killed in between, the old one is still there."""
-    old = target.with_name("html.old")
+    """Put the new book in the old one's place; killed in between, `_finish_exchange` helps."""
     if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
+        target.rename(_before(target))
     html.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    _finish_exchange(target)
     return target
+
+
+def _finish_exchange(target: Path) -> None:
+    """Remove the book that was replaced; bring it back where the new one did not come."""
+    old = _before(target)
+    if old.exists() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _before(target: Path) -> Path:
+    return target.with_name(f"{target.name}.old")

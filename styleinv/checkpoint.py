@@ -95,7 +95,7 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 found = json.loads(archive[_VALUES].tobytes())
                 tensors = {
                     name: torch.from_numpy(archive[name])

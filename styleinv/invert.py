@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,10 @@ from styleinv.images import MIN_SIZE, Fit, load_style, public_name, short_name
 from styleinv.losses import (
     ALPHA,
     LOSSES,
+    MOMENT_NAMES,
     REDRAWN,
     WARMUPS,
     WITH_ALPHA,
-    MMDLoss,
     PreActivationLoss,
     StyleLoss,
     make_loss,
@@ -133,44 +134,47 @@ class Task:
         budget = protocol.budget(self.loss, self.layer)
         theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
         with freed_memory_kept():
+            with torch.no_grad():
+                features = encoder(target, self.layer)
+                exact = make_loss(self.loss, features, protocol.convention, self.alpha)
+            self._warn_of_negative_psi(exact.negative_orders)
             minimum = minimise(
-                self._stages(target, budget),
+                self._stages(target, features, exact, budget),
                 noise_image(target, protocol, self.seed),
                 protocol,
                 budget,
                 Monitor(theta, weight, callback, protocol.seconds, checkpoint),
             )
         found = vars(minimum) | {"image": minimum.image.float().cpu()}
-        return Inversion(**found, task=self)
+        return Inversion(**found, task=self, negative_psi=exact.negative_orders)
 
-    def _stages(self, target: Tensor, budget: int) -> list[Stage]:
+    def _warn_of_negative_psi(self, orders: tuple[int, ...]) -> None:
+        if orders:
+            named = " and ".join(MOMENT_NAMES[order - 1] for order in orders)
+            warnings.warn(
+                f"{self.style_name}: {named} of {self.layer} is negative on average; its psi "
+                "takes the absolute value, where the printed one would have no lower bound",
+                stacklevel=3,
+            )
+
+    def _stages(
+        self, target: Tensor, features: Tensor, exact: StyleLoss, budget: int
+    ) -> list[Stage]:
         """The protocol's stages before the exact loss, then the exact loss."""
-        protocol = self.protocol
+        explain = self._explanation(exact)
+        stages = []
         with torch.no_grad():
-            features = self.encoder(target, self.layer)
-            exact = make_loss(self.loss, features, protocol.convention, self.alpha)
-            stages = []
-            for warmup in protocol.warmups_of(self.loss, self.layer):
+            for warmup in self.protocol.warmups_of(self.loss, self.layer):
                 make = WARMUPS[warmup.loss]
                 given = features
                 if make is PreActivationLoss:
                     given = self.encoder.pre_activations(target, self.layer)
-                surrogate = make(given, protocol.convention)
+                surrogate = make(given, self.protocol.convention)
                 share = max(1, round(warmup.share * budget))
                 objective = self._objective(surrogate, exact)
-                stages.append(
-                    Stage(
-                        warmup.loss,
-                        objective,
-                        share,
-                        warmup.enough,
-                        explain=self._explanation(exact),
-                    )
-                )
-        generators = (exact.generator,) if isinstance(exact, MMDLoss) else ()
-        objective = self._objective(exact, exact)
-        explain = self._explanation(exact)
-        return [*stages, Stage(self.loss, objective, generators=generators, explain=explain)]
+                stages.append(Stage(warmup.loss, objective, share, warmup.enough, explain=explain))
+        last = self._objective(exact, exact)
+        return [*stages, Stage(self.loss, last, generators=exact.generators, explain=explain)]
 
     def _explanation(self, exact: StyleLoss) -> Callable[[Tensor], str]:
         """Names what is not a finite number first on the way from an image to its loss."""
@@ -207,9 +211,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Inversion(Minimum):
-    """The result of a task: the minimum found, its image as float32 on the CPU, and the task."""
+    """The result of a task: the minimum found, its image as float32 on the CPU, and the task.
+
+    `negative_psi` are the moments whose psi took an absolute value (see `MomentLoss`).
+    """
 
     task: Task
+    negative_psi: tuple[int, ...]
 
 
 def invert(

@@ -38,19 +38,21 @@ class CurvatureHistory:
         self._slots = []
 
     def state(self) -> State:
-        """The pairs that count, and their products."""
-        rows = [*self._slots, *(self.memory + slot for slot in self._slots)]
-        return State(
-            {"slots": self._slots, "scale": self._scale},
-            {"pairs": self._pairs[rows], "S Y^T": self._sy, "Y Y^T": self._yy},
-        )
+        """The pairs that count, and their products; the tensors are views, not copies."""
+        s, y = self._in_use()
+        products = {"S Y^T": self._sy, "Y Y^T": self._yy}
+        return State({"slots": self._slots, "scale": self._scale}, {"S": s, "Y": y, **products})
 
     def restore(self, state: State) -> None:
         self._slots, self._scale = list(state.values["slots"]), state.values["scale"]
-        rows = [*self._slots, *(self.memory + slot for slot in self._slots)]
-        self._pairs[rows] = state.tensors["pairs"].to(self._pairs)
-        self._sy.copy_(state.tensors["S Y^T"])
-        self._yy.copy_(state.tensors["Y Y^T"])
+        s, y = self._in_use()
+        for own, name in ((s, "S"), (y, "Y"), (self._sy, "S Y^T"), (self._yy, "Y Y^T")):
+            own.copy_(state.tensors[name])
+
+    def _in_use(self) -> tuple[Tensor, Tensor]:
+        """The rows of S and Y that hold a pair: slots fill up from 0, and are then reused."""
+        n = len(self)
+        return self._pairs[:n], self._pairs[self.memory : self.memory + n]
 
     def add(self, step: Tensor, change: Tensor, curvature: float, squared_change: float) -> None:
         """Take up s and y, given s^T y > 0 and y^T y; the oldest pair makes room."""

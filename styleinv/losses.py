@@ -39,7 +39,15 @@ VARIANCE_FLOOR = 1e-5
 
 
 class StyleLoss(nn.Module):
-    """A statistic of the style's feature maps and the distance of the noise's from it."""
+    """A statistic of the style's feature maps and the distance of the noise's from it.
+
+    Attributes:
+        generators: those that it draws from at every call.
+        negative_orders: see `MomentLoss`; empty for the others.
+    """
+
+    generators: tuple[torch.Generator, ...] = ()
+    negative_orders: tuple[int, ...] = ()
 
     def __init__(self, style_features: Tensor, convention: Convention) -> None:
         super().__init__()
@@ -457,15 +465,14 @@ class MMDLoss(StyleLoss):
         rows = positions(style_features).detach()
         self.register_buffer("style_rows", rows)
         self.register_buffer("style_style", self._style_style(rows))
-        # What it draws from, for checkpoints to keep.
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generators = (torch.Generator().manual_seed(seed),)
 
     def forward(self, noise_features: Tensor) -> Tensor:
         noise = same_positions(positions(self.checked(noise_features)), self.style_rows, 0)
         n_positions = self.style_rows.shape[0]
         style, style_style = self.style_rows, self.style_style
         if self.pairing == "random":
-            order = torch.randperm(n_positions, generator=self.generator).to(noise.device)
+            order = torch.randperm(n_positions, generator=self.generators[0]).to(noise.device)
             style, noise = style[order], noise[order]
             style_style = self._style_style(style)
         even = n_positions // 2 * 2

@@ -81,7 +81,7 @@ def run_of(inversion: Inversion) -> Run:
             "seconds": round(inversion.seconds, 3),
             "stop_reason": inversion.stop_reason,
             "pixels_sha256": _pixels_sha256(image),
-            **({} if inversion.not_finite is None else {"not_finite": inversion.not_finite}),
+            **_exceptions(inversion),
         },
         "made_with": {
             "styleinv": __version__,
@@ -98,6 +98,16 @@ def run_of(inversion: Inversion) -> Run:
         ],
     }
     return measured(Run(record, image), to_uint8(inversion.task.style))
+
+
+def _exceptions(inversion: Inversion) -> Record:
+    """What has to be said of some runs only."""
+    found: Record = {}
+    if inversion.not_finite is not None:
+        found["not_finite"] = inversion.not_finite
+    if inversion.negative_psi:
+        found["negative_psi"] = list(inversion.negative_psi)
+    return found
 
 
 def measured(run: Run, style: Pixels) -> Run:

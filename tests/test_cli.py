@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -83,21 +84,88 @@ def test_sweep_refuses(tmp_path: Path, options: tuple[str, ...], match: str) -> 
 
 
 def test_ctrl_c_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
+    """The picture as far as it is, and a checkpoint from which the same command goes on."""
+    options = ("--size", "24", "--protocol", "chapter", "--iterations", "1500")
+    command = ["invert", picture, *options, "--checkpoint-every", "0.05"]
     process = subprocess.Popen(
-        [PROGRAM, "invert", picture, "--size", "40", "--protocol", "chapter"],
+        [PROGRAM, *command],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
-    time.sleep(6)  # time to start; a signal before that ends the program without a file
+    wait_for(lambda: any(tmp_path.glob("out/*.checkpoint")))
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    record = json.loads((tmp_path / out.splitlines()[1]).read_text())
-    assert record["result"]["stop_reason"] == "stopped"
-    assert record["result"]["iterations"] > 0
+    assert "The same command again goes on from here." in err
+    png, file = (tmp_path / line for line in out.splitlines())
+    assert png.is_file()
+    stopped = json.loads(file.read_text())["result"]
+    assert stopped["stop_reason"] == "stopped"
+    assert 0 < stopped["iterations"] < 1500
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    whole = run(*command, "--out", "other", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    ended, expected = (
+        json.loads((folder / file.name).read_text())["result"]
+        for folder in (tmp_path / "out", tmp_path / "other")
+    )
+    assert {**ended, "seconds": 0} == {**expected, "seconds": 0}
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_ctrl_c_ends_a_sweep_that_goes_on_later(tmp_path: Path) -> None:
+    options = ("--layer", "relu_2_2", "--loss", "mmd", "--loss", "gram", "--size", "32")
+    command = ["sweep", "--style", "bundled:dots", *options, "--iterations", "200", "--out", "runs"]
+    process = subprocess.Popen(
+        [PROGRAM, *command, "--checkpoint-every", "0"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: any(tmp_path.glob("runs/*gram*.checkpoint")))
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "The same command again goes on from here." in err
+    assert len(list(tmp_path.glob("runs/*.checkpoint"))) == 1
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("kept from an earlier run") == 1
+    assert {file.suffix for file in tmp_path.glob("runs/*")} == {".json", ".png"}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_says_that_a_protocol_has_no_checkpoints(tmp_path: Path) -> None:
+    options = ("--protocol", "scipy", "--size", "64", "--out", "out")
+    process = subprocess.Popen(
+        [PROGRAM, "invert", "bundled:dots", *options],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: any(tmp_path.glob("out/.*.lock")))
+    time.sleep(0.5)  # some iterations; a first one would do
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "starts from the beginning: this protocol has no checkpoints" in err
+
+
+def test_a_run_that_is_there_is_not_made_again(tmp_path: Path) -> None:
+    command = ("invert", "bundled:dots", "--size", 16, "--iterations", 2)
+    outputs = [run(*command, *more, cwd=tmp_path) for more in ((), (), ("--again",))]
+    assert [done.returncode for done in outputs] == [0, 0, 0]
+    assert len({done.stdout for done in outputs}) == 1
+    assert ["kept from an earlier run" in done.stderr for done in outputs] == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,389 @@
+"""A run that is interrupted ends as if it had not been; what cannot be taken up is said."""
+
+import dataclasses
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import styleinv
+from styleinv import InputError, invert, optim, store
+from styleinv.checkpoint import MOST_OF_THE_TIME, Checkpoint, State
+from styleinv.encoder import Encoder
+from styleinv.invert import plan
+from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
+from styleinv.protocol import CHAPTER, FAST, Protocol
+
+ROUNDS = dataclasses.replace(
+    CHAPTER.limited_to(12), extra_rounds=2, extra_iterations=5, extra_above=0.0
+)
+
+
+def stages(protocol: Protocol) -> list[Stage]:
+    """Losses that both optimisers need some dozens of steps for; Adam's is drawn anew each time."""
+    generator = torch.Generator().manual_seed(5)
+
+    def exact(image: Tensor) -> Tensor:
+        weights = 1.0
+        if protocol.method == "adam":
+            weights = 1 + torch.rand(image.shape, generator=generator, dtype=image.dtype)
+        return ((image - 0.8).pow(4) * weights + (image - 0.3).square() * image).sum()
+
+    def first(image: Tensor) -> tuple[Tensor, Tensor]:
+        return (image - 0.2).pow(4).sum(), exact(image)
+
+    def second(image: Tensor) -> tuple[Tensor, Tensor]:
+        value = exact(image)
+        return value, value
+
+    last = Stage("second", second, generators=[generator])
+    return [last] if protocol.method == "adam" else [Stage("first", first, 9), last]
+
+
+def start() -> Tensor:
+    return torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def run(protocol: Protocol, callback: Any = None, checkpoint: Checkpoint | None = None) -> Minimum:
+    monitor = Monitor(0.0, 1.0, callback, checkpoint=checkpoint)
+    return minimise(stages(protocol), start(), protocol, 30, monitor)
+
+
+def without_times(minimum: Minimum) -> dict[str, Any]:
+    trace = [dataclasses.replace(point, seconds=0.0) for point in minimum.trace]
+    return {**vars(minimum), "image": minimum.image.tolist(), "seconds": 0.0, "trace": trace}
+
+
+def a_file(
+    path: Path, every: float = 1000, run: str = "a run", code: str = "some code"
+) -> Checkpoint:
+    return Checkpoint(path, run, code, every)
+
+
+@pytest.mark.parametrize("ahead", [1, 7])
+@pytest.mark.parametrize("protocol", [ROUNDS, FAST], ids=["adam", "l-bfgs"])
+@settings(max_examples=25, deadline=None)
+@given(stops=st.lists(st.integers(0, 25), max_size=4))
+def test_goes_on_to_the_same_bits(
+    tmp_path_factory: pytest.TempPathFactory, protocol: Protocol, ahead: int, stops: list[int]
+) -> None:
+    """Wherever it is stopped, as often as you like; `ahead`: as Adam runs on a GPU."""
+    path = tmp_path_factory.mktemp("run") / "a.checkpoint"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optim, "_iterations_per_check", lambda image: ahead)
+        expected = run(protocol)
+        for stop in sorted(stops):
+            stopped = run(protocol, lambda iterate, at=stop: iterate.iteration >= at, a_file(path))
+            assert stopped.stop_reason == "stopped" or stop > expected.iterations
+        ended = run(protocol, checkpoint=a_file(path))
+    assert without_times(ended) == without_times(expected)
+
+
+@pytest.mark.parametrize("protocol", [ROUNDS, FAST], ids=["adam", "l-bfgs"])
+def test_killed_between_any_two_iterations(protocol: Protocol, tmp_path: Path) -> None:
+    """An exception is as sudden as a kill: nothing is written after it."""
+
+    class Killed(BaseException):
+        pass
+
+    expected = run(protocol)
+    path = tmp_path / "a.checkpoint"
+    starts = []
+    for death in range(1, expected.iterations, 3):
+        begun: list[int] = []
+
+        def callback(iterate: Iterate, at: int = death, begun: list[int] = begun) -> None:
+            begun.append(iterate.iteration)
+            if iterate.iteration >= at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            run(protocol, callback, a_file(path, every=0))
+        starts.append(begun[0])
+    assert starts[1:] == sorted(starts[1:])
+    assert starts[-1] > expected.iterations / 2
+    assert without_times(run(protocol, checkpoint=a_file(path))) == without_times(expected)
+
+
+@pytest.mark.parametrize("protocol", [ROUNDS, FAST], ids=["adam", "l-bfgs"])
+def test_theta_counts_at_the_iterate_where_somebody_stopped(
+    protocol: Protocol, tmp_path: Path
+) -> None:
+    """The wish to stop comes first; the run that goes on sees what it would have seen."""
+    losses: list[float] = []
+    run(protocol, lambda iterate: losses.append(iterate.loss))
+    theta = losses[6] * 1.0001
+
+    def once(callback: Callable[[Iterate], bool]) -> Minimum:
+        monitor = Monitor(theta, 1.0, callback, checkpoint=a_file(tmp_path / "a.checkpoint"))
+        return minimise(stages(protocol), start(), protocol, 30, monitor)
+
+    expected = next(number for number, loss in enumerate(losses) if loss < theta)
+    assert once(lambda iterate: iterate.loss < theta).stop_reason == "stopped"
+    ended = once(lambda iterate: False)
+    assert (ended.stop_reason, ended.iterations) == ("theta", expected)
+
+
+@pytest.mark.parametrize(
+    "asked_for",
+    [
+        {"loss": "moment-4", "protocol": "fast", "iterations": 120},
+        {"loss": "gram", "protocol": "fast", "iterations": 40},
+        {"loss": "mmd-random", "protocol": "chapter", "iterations": 30},
+        {"loss": "moment-2", "protocol": "released", "iterations": 30},
+    ],
+    ids=lambda asked_for: asked_for["loss"],
+)
+def test_inversions_go_on(bundled: Encoder, tmp_path: Path, asked_for: dict[str, Any]) -> None:
+    arguments = {"style": "bundled:strokes", "size": 24, "encoder": bundled, **asked_for}
+    path = tmp_path / "a.checkpoint"
+    expected = invert(**arguments)
+    for stop in (3, 11, 20):
+        stopped = invert(
+            **arguments, checkpoint=path, callback=lambda iterate, at=stop: iterate.iteration == at
+        )
+        assert (stopped.stop_reason, stopped.iterations) == ("stopped", stop)
+        assert path.is_file()
+    seen: list[int] = []
+    ended = invert(**arguments, checkpoint=path, callback=lambda i: seen.append(i.iteration))
+    assert seen[0] == 20
+    assert torch.equal(ended.image, expected.image)
+    assert [dataclasses.replace(p, seconds=0) for p in ended.trace] == [
+        dataclasses.replace(p, seconds=0) for p in expected.trace
+    ]
+    assert ended.stop_reason == expected.stop_reason
+    assert not path.exists()
+
+
+def test_seconds_add_up(tmp_path: Path) -> None:
+    def slowly(iterate: Iterate) -> bool:
+        time.sleep(0.02)
+        return iterate.iteration in (5, 9)
+
+    path = tmp_path / "a.checkpoint"
+    first = run(ROUNDS, slowly, a_file(path))
+    second = run(ROUNDS, lambda i: i.iteration > 5 and slowly(i), a_file(path))
+    assert first.seconds >= 0.1
+    assert second.seconds >= first.seconds + 0.08
+    assert [p.seconds for p in second.trace] == sorted(p.seconds for p in second.trace)
+
+
+STATE = State(
+    {"loss": math.nan, "numbers": [1, 2]},
+    {"x": torch.arange(6.0).view(2, 3), "half": torch.tensor([0.5], dtype=torch.bfloat16)},
+)
+
+
+def test_holds_what_was_written(tmp_path: Path) -> None:
+    checkpoint = a_file(tmp_path / "a.checkpoint")
+    assert checkpoint.read() is None
+    checkpoint.write(STATE)
+    found = checkpoint.read()
+    assert found is not None
+    assert math.isnan(found.values["loss"])
+    assert found.values["numbers"] == [1, 2]
+    assert torch.equal(found.tensors["x"], STATE.tensors["x"])
+    assert found.tensors["half"].tolist() == [0.5]
+    assert list(tmp_path.iterdir()) == [checkpoint.path]
+    checkpoint.remove()
+    checkpoint.remove()
+    assert checkpoint.read() is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """A file that was cut, or in which one byte was changed, is refused, or holds the same."""
+    checkpoint = a_file(tmp_path_factory.mktemp("run") / "a.checkpoint")
+    checkpoint.write(STATE)
+    content = bytearray(checkpoint.path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content = content[:place]
+    else:
+        content[place] ^= data.draw(st.integers(1, 255))
+    checkpoint.path.write_bytes(content)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = checkpoint.read()
+    if found is None:
+        assert "a.checkpoint" in str(caught[-1].message)
+        assert "the run starts from its beginning" in str(caught[-1].message)
+    else:
+        assert torch.equal(found.tensors["x"], STATE.tensors["x"])
+        assert found.values["numbers"] == [1, 2]
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    checkpoint = a_file(tmp_path / "a.checkpoint")
+    for content in (Harmful(), {"values.json": Harmful()}):
+        with checkpoint.path.open("wb") as file:
+            np.savez(file, **{"values.json": np.array(content, dtype=object)})
+        with pytest.warns(UserWarning, match="is damaged"):
+            assert checkpoint.read() is None
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_would_not_end_the_same_is_not_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.checkpoint"
+    a_file(path).write(STATE)
+    with pytest.warns(UserWarning, match="is of another run: the run starts from its beginning"):
+        assert a_file(path, run="another").read() is None
+    with pytest.warns(UserWarning, match="another version of styleinv or PyTorch"):
+        assert a_file(path, code="other code").read() is None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.warns(UserWarning, match=rf"{threads} threads, .* {threads + 1}: its last"):
+            assert a_file(path).read() is not None
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("every", [-1, math.nan, math.inf, 1e6])
+def test_refuses_other_seconds(every: float, bundled: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"every is .* a number of seconds from 0 to 86,400"):
+        invert("bundled:dots", encoder=bundled, checkpoint=tmp_path / "a", checkpoint_every=every)
+
+
+def test_writing_takes_a_small_part_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that jumps 3 s at each look: a checkpoint that takes 3 s comes once a minute."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 3
+        return now
+
+    monkeypatch.setattr("styleinv.checkpoint.time.monotonic", clock)
+    checkpoint = a_file(tmp_path / "a.checkpoint", every=10)
+    checkpoint.write(STATE)
+    written = now
+    while not checkpoint.is_due():
+        pass
+    assert now - written >= 3 / MOST_OF_THE_TIME
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    bundled: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before is still there: nothing more is lost than if the run had been killed."""
+    task = plan("bundled:dots", size=24, encoder=bundled, iterations=30)
+    path = store.path_of(task, tmp_path).with_suffix(".checkpoint")
+    stopped, _ = store.obtain(task, tmp_path, callback=lambda i: i.iteration == 5)
+    assert stopped.path is None
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", full)
+        with pytest.raises(InputError, match=r"checkpoint' cannot be written: No space left"):
+            store.obtain(task, tmp_path, every=0)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    run, found = store.obtain(task, tmp_path)
+    assert not found
+    assert (
+        run.record["result"]["pixels_sha256"]
+        == (store.run_of(task.run()).record["result"]["pixels_sha256"])
+    )
+    assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".png"}
+
+
+def test_made_anew_on_request(bundled: Encoder, tmp_path: Path) -> None:
+    task = plan("bundled:dots", size=24, encoder=bundled, iterations=3)
+    first, found = store.obtain(task, tmp_path)
+    assert not found
+    assert first.path is not None
+    written = first.path.stat().st_mtime_ns
+    again, found = store.obtain(task, tmp_path)
+    assert (again.record, found) == (json.loads(first.path.read_text()), True)
+    assert first.path.stat().st_mtime_ns == written
+    _, found = store.obtain(task, tmp_path, again=True)
+    assert not found
+    assert first.path.stat().st_mtime_ns > written
+
+
+def test_what_is_not_finite_is_named(bundled: Encoder) -> None:
+    """Activations that grow until their kurtosis, their Gram matrix, or themselves overflow."""
+    for scale, loss, name in (
+        (1e10, "moment-4", "the kurtosis"),
+        (1e20, "gram", "the Gram matrix"),
+        (1e38, "moment-1", "what relu_1_1 returns"),
+    ):
+        loud = styleinv.load_encoder("bundled")
+        for convolution in loud.convs[:1]:
+            convolution.weight.mul_(scale)
+            convolution.bias.mul_(scale)
+        with pytest.raises(InputError, match=f"because {name} is not finite"):
+            invert("bundled:dots", layer="relu_1_1", loss=loss, encoder=loud, size=24)
+
+
+def test_a_run_that_breaks_keeps_its_last_good_picture(
+    bundled: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient becomes NaN after some iterations: so would the next image."""
+    task = plan("bundled:dots", size=24, encoder=bundled, protocol="chapter", iterations=30)
+    good = plan("bundled:dots", size=24, encoder=bundled, protocol="chapter", iterations=7).run()
+    step, steps = torch.optim.Adam.step, 0
+
+    def broken(self: Any, closure: Any = None) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > 7:
+            self.param_groups[0]["params"][0].grad.fill_(math.nan)
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", broken)
+    run, _ = store.obtain(task, tmp_path)
+    result = run.record["result"]
+    assert (result["stop_reason"], result["not_finite"]) == (
+        "not finite",
+        "the gradient of the iteration before",
+    )
+    assert result["loss"] == good.loss
+    assert run.path is not None
+    kept = store.read(run.path)
+    assert np.array_equal(kept.image, store.run_of(good).image)
+
+
+def test_a_negative_psi_is_said_and_kept(bundled: Encoder, tmp_path: Path) -> None:
+    """Channels that are nearly always on, and seldom lower: a tail to the left."""
+    style = torch.ones(3, 24, 24)
+    style[:, ::6, ::6] = 0.0
+    identity = styleinv.load_encoder("bundled")
+    convolution = identity.convs[0]
+    convolution.weight.zero_()
+    convolution.weight[:, 0, 1, 1] = 1.0
+    convolution.bias.zero_()
+    identity.input_weight.copy_(torch.eye(3)[:, :, None, None])
+    identity.input_bias.zero_()
+    task = plan(
+        style, layer="relu_1_1", loss="moment-3", encoder=identity, iterations=3, protocol="scipy"
+    )
+    with pytest.warns(UserWarning, match="the skewness of relu_1_1 is negative on average"):
+        run, _ = store.obtain(task, tmp_path)
+    assert run.record["result"]["negative_psi"] == [3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other = plan("bundled:dots", loss="moment-3", encoder=bundled, size=24, iterations=3)
+        usual, _ = store.obtain(other, tmp_path)
+    assert "negative_psi" not in usual.record["result"]
