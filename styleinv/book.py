@@ -27,7 +27,6 @@ import jupytext
 import nbformat
 import papermill
 import yaml
-from filelock import FileLock, Timeout
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from rich.text import Text
@@ -35,7 +34,7 @@ from rich.text import Text
 from styleinv.app import STATIC
 from styleinv.encoder import load_encoder
 from styleinv.errors import InputError, whole_number
-from styleinv.files import folder_made, write_atomically, write_text
+from styleinv.files import alone, write_atomically, write_text
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, load_style
 
@@ -128,8 +127,7 @@ def _own_stage(build: Path) -> Iterator[Path]:
 
     Each build has a new one: a process that a killed build left behind may still write to its own.
     """
-    folder_made(build)
-    with _alone(build / ".lock"):
+    with alone(build / ".lock", "another build is going on: waiting for its end"):
         for left_behind in build.glob("stage-*"):
             shutil.rmtree(left_behind, ignore_errors=True)
         _finish_exchange(build / "html")
@@ -138,21 +136,6 @@ def _own_stage(build: Path) -> Iterator[Path]:
             yield stage
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-
-
-@contextmanager
-def _alone(name: Path) -> Iterator[None]:
-    """While active, other builds of the same project wait."""
-    lock = FileLock(name)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _say("Another build is going on: waiting for its end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _notebooks_in_order(root: Path) -> list[Path]:

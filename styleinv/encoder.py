@@ -13,12 +13,11 @@ Sources of weights (`load_encoder`):
 """
 
 import hashlib
-import http.client
 import math
 import os
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,18 +25,22 @@ from typing import Any, Literal
 import platformdirs
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from styleinv.errors import InputError, one_of
-from styleinv.files import write_atomically
+from styleinv.download import download
+from styleinv.errors import InputError, one_of, whole_number
+from styleinv.files import alone, write_atomically
+from styleinv.gallery import LARGEST_SEED
 
 LAYERS = ("relu_1_1", "relu_1_2", "relu_2_1", "relu_2_2")
 SOURCES = ("bundled", "vgg19", "random")
 DEVICES = ("cpu", "cuda", "mps")
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights" / "bundled.safetensors"
+BUNDLED_SHA256 = "cf86d1a8212dabb8e6854f19b605d1525f014d69eb6c2cb4c76e0cf5be0b0bc7"
 
 # The first eight hex digits of the file's SHA-256 are part of its published name.
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
@@ -68,6 +71,16 @@ class Layout:
     def keys(self) -> tuple[str, ...]:
         return self.conv_keys if self.input_key is None else (self.input_key, *self.conv_keys)
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor that is needed, by its name."""
+        kernels = _CONV_SHAPES if self.input_key is None else ((3, 3, 1, 1), *_CONV_SHAPES)
+        return {
+            f"{key}.{part}": shape
+            for key, kernel in zip(self.keys, kernels, strict=True)
+            for part, shape in (("weight", kernel), ("bias", kernel[:1]))
+        }
+
 
 _NAMED = ("conv_1_1", "conv_1_2", "conv_2_1", "conv_2_2")
 LAYOUTS = (
@@ -95,7 +108,8 @@ class Encoder(nn.Module):
 
     Attributes:
         name: the source as a person would say it.
-        sha256: fingerprint of weights and structure, independent of the file they came from.
+        sha256: fingerprint of the weights as float32 and of the structure, independent of the file
+            they came from and of the type it holds them in.
     """
 
     input_weight: Tensor
@@ -108,8 +122,8 @@ class Encoder(nn.Module):
         if layout.input_key is None:
             input_weight, input_bias = imagenet_normalisation()
         else:
-            input_weight = state[f"{layout.input_key}.weight"].float()
-            input_bias = state[f"{layout.input_key}.bias"].float()
+            input_weight = state[f"{layout.input_key}.weight"]
+            input_bias = state[f"{layout.input_key}.bias"]
         self.register_buffer("input_weight", input_weight.clone())
         self.register_buffer("input_bias", input_bias.clone())
         convs = [
@@ -233,17 +247,20 @@ def load_encoder(
     Args:
         source: ``"bundled"``, ``"vgg19"``, ``"random"``, or the path of a ``.safetensors`` file or
             a ``.pth``/``.pt`` state dict. ``"vgg19"`` downloads 548 MB the first time and keeps
-            the 1 MB that is needed in the user's cache folder.
+            the 1 MB that is needed in the user's cache folder; interrupted, it goes on the next
+            time. A file's weights may be of any type of `FLOATS` and are rounded to float32.
         device: where the features are computed; never changed silently.
-        dtype: floating-point type of weights and features.
-        seed: seed of ``"random"``; the other sources ignore it.
+        dtype: type of weights and features, one of `FLOATS`.
+        seed: seed of ``"random"``, 0 to 2**63 - 1; the other sources ignore it.
 
     Raises:
         InputError: the source is unknown, unreachable, damaged, or the device is absent.
     """
     target = checked_device(device)
+    if dtype not in FLOATS:
+        raise InputError(f"dtype is {dtype!r}, but must be one of: {_listed(FLOATS)}")
     if source == "bundled":
-        encoder = _from_file(BUNDLED_WEIGHTS, name="bundled")
+        encoder = _bundled()
     elif source == "vgg19":
         encoder = _from_file(_cached_vgg19(), name="vgg19")
     elif source == "random":
@@ -268,9 +285,20 @@ def checked_device(device: str | torch.device) -> torch.device:
     return wanted
 
 
+def _bundled() -> Encoder:
+    with suppress(InputError):
+        encoder = _from_file(BUNDLED_WEIGHTS, name="bundled")
+        if encoder.sha256 == BUNDLED_SHA256:
+            return encoder
+    raise InputError(
+        "encoder 'bundled': the weights that ship with styleinv are missing or damaged "
+        f"({str(BUNDLED_WEIGHTS)!r}); install styleinv again"
+    )
+
+
 def _random(seed: int) -> Encoder:
     """He et al. (2015): weights ~ N(0, 2 / fan_in), biases zero; ReLUs keep the variance."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole_number("seed", seed, 0, LARGEST_SEED))
     state = {}
     for key, shape in zip(TORCHVISION.conv_keys, _CONV_SHAPES, strict=True):
         scale = math.sqrt(2 / math.prod(shape[1:]))
@@ -282,11 +310,11 @@ def _random(seed: int) -> Encoder:
 def _from_file(path: Path, name: str) -> Encoder:
     state = _read_state(path)
     layout = _recognise(path, state)
-    _check_tensors(path, layout, state)
-    return Encoder(name, layout, state)
+    return Encoder(name, layout, _checked_tensors(path, layout, state))
 
 
-def _read_state(path: Path) -> Mapping[str, Tensor]:
+def _read_state(path: Path) -> Mapping[Any, Any]:
+    """What a weights file holds by name, which may be anything but code."""
     if not os.path.isfile(path):
         raise InputError(
             f"encoder {str(path)!r} is neither an existing weights file nor one of: "
@@ -308,29 +336,51 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _recognise(path: Path, state: Mapping[str, Tensor]) -> Layout:
-    for layout in LAYOUTS:
-        if all(f"{key}.weight" in state for key in layout.keys):
-            return layout
+def _recognise(path: Path, state: Mapping[Any, Any]) -> Layout:
+    layout = max(LAYOUTS, key=lambda layout: len(layout.shapes.keys() & state.keys()))
+    missing = [name for name in layout.shapes if name not in state]
+    if not missing:
+        return layout
+    if len(missing) < len(layout.shapes):
+        raise InputError(
+            f"encoder {str(path)!r} lacks {_listed(missing)} of the nearest key layout, "
+            f"{layout.name}"
+        )
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            raise InputError(
+                f"encoder {str(path)!r} must hold its tensors by name, but holds them one level "
+                f"below, under {key!r}: save that part alone"
+            )
     known = "; ".join(f"{layout.name} ({', '.join(layout.keys)})" for layout in LAYOUTS)
     raise InputError(f"encoder {str(path)!r} has none of the known key layouts: {known}")
 
 
-def _check_tensors(path: Path, layout: Layout, state: Mapping[str, Tensor]) -> None:
-    shapes = dict(zip(layout.conv_keys, _CONV_SHAPES, strict=True))
-    if layout.input_key is not None:
-        shapes[layout.input_key] = (3, 3, 1, 1)
-    for key, shape in shapes.items():
-        for name, expected in ((f"{key}.weight", shape), (f"{key}.bias", shape[:1])):
-            tensor = state.get(name)
-            if not isinstance(tensor, Tensor) or tuple(tensor.shape) != expected:
-                found = tuple(tensor.shape) if isinstance(tensor, Tensor) else "missing"
-                raise InputError(
-                    f"encoder {str(path)!r}: tensor {name!r} must have shape {expected}, "
-                    f"but is {found}"
-                )
-            if not torch.isfinite(tensor).all():
-                raise InputError(f"encoder {str(path)!r}: tensor {name!r} holds NaN or infinity")
+def _checked_tensors(path: Path, layout: Layout, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The tensors that `layout` needs, in float32."""
+    return {
+        name: _checked_tensor(f"encoder {str(path)!r}: tensor {name!r}", state[name], shape)
+        for name, shape in layout.shapes.items()
+    }
+
+
+def _checked_tensor(subject: str, tensor: Any, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
+        found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise InputError(f"{subject} must be one of {_listed(FLOATS)}, but is {found}")
+    if tuple(tensor.shape) != shape:
+        raise InputError(f"{subject} must have shape {shape}, but is {tuple(tensor.shape)}")
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        raise InputError(f"{subject} must be stored value by value")
+    # What is finite in float64 may not be in float32.
+    single = tensor.detach().float().contiguous()
+    if not torch.isfinite(single).all():
+        raise InputError(f"{subject} holds NaN or infinity, or does as float32")
+    return single
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(str(value) for value in values)
 
 
 def _cached_vgg19() -> Path:
@@ -339,35 +389,22 @@ def _cached_vgg19() -> Path:
     cut = cache / f"vgg19-{VGG19_HASH_PREFIX}-relu_2_2.safetensors"
     if not cut.exists():
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+            with alone(cache / "vgg19.lock", "another process downloads the same: waiting for it"):
+                if not cut.exists():  # nobody else has made it meanwhile
+                    _make_cut_vgg19(cut)
+        except InputError as error:
             raise InputError(
-                f"encoder 'vgg19' is kept in the folder {str(cache)!r}, which cannot be made: "
-                f"{error.strerror}"
+                f"encoder 'vgg19': {error}; 'bundled', 'random' and the path of a weights file "
+                "need no download"
             ) from error
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            whole = Path(folder) / "vgg19.pth"
-            _download_vgg19(whole)
-            state = _read_state(whole)
-            names = [f"{key}.{part}" for key in TORCHVISION.keys for part in ("weight", "bias")]
-            kept = {name: state[name].contiguous() for name in names}
-            write_atomically(cut, lambda part: save_file(kept, part))
     return cut
 
 
-def _download_vgg19(target: Path) -> None:
-    print(f"Downloading {VGG19_URL} (548 MB, once; 1 MB of it is kept)", file=sys.stderr)
-    try:
-        torch.hub.download_url_to_file(
-            VGG19_URL, str(target), hash_prefix=VGG19_HASH_PREFIX, progress=sys.stderr.isatty()
-        )
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise InputError(
-            f"encoder 'vgg19' cannot be downloaded from {VGG19_URL} ({error}); use 'bundled', "
-            "'random' or the path of a weights file instead"
-        ) from error
-    except RuntimeError as error:  # torch.hub's word for a wrong hash
-        raise InputError(
-            f"encoder 'vgg19': the file behind {VGG19_URL} does not have the expected SHA-256 "
-            f"prefix {VGG19_HASH_PREFIX} and was thrown away; try again later"
-        ) from error
+def _make_cut_vgg19(cut: Path) -> None:
+    whole = cut.with_name(f"vgg19-{VGG19_HASH_PREFIX}.pth")
+    if not whole.exists():
+        print(f"Downloading {VGG19_URL} (548 MB, once; 1 MB of it is kept)", file=sys.stderr)
+        download(VGG19_URL, whole, VGG19_HASH_PREFIX)
+    kept = _checked_tensors(whole, TORCHVISION, _read_state(whole))
+    write_atomically(cut, lambda part: part.write_bytes(save(kept)))
+    whole.unlink()

@@ -1,9 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what one process at a time may do with them."""
 
 import os
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from styleinv.errors import InputError
 
@@ -36,6 +40,35 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise InputError(f"file {str(path)!r} cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Let one process at a time in. The lock of a process that was killed holds nobody up.
+
+    Args:
+        lock: a file that is there only meanwhile; its folder is made if it is absent.
+        waiting: a warning for those who have to wait.
+        stop: asked while waiting; True ends that.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+        filelock.Timeout: `stop` returned True.
+    """
+    folder_made(lock.parent)
+    guard = FileLock(lock)
+    try:
+        guard.acquire(blocking=False)
+    except Timeout:
+        warnings.warn(waiting, stacklevel=4)
+        guard.acquire(cancel_check=stop)
+    except OSError as error:
+        raise _unwritable(lock.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # first: those who wait then lock a new file, all the same
+        guard.release()
 
 
 def folder_made(folder: Path) -> None:

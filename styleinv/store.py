@@ -9,8 +9,7 @@ import hashlib
 import json
 import platform
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from styleinv import metrics
 from styleinv.checkpoint import DEFAULT_SECONDS, SUFFIX
 from styleinv.errors import InputError
-from styleinv.files import folder_made, write_text
+from styleinv.files import alone, write_text
 from styleinv.fingerprint import code_sha256, json_sha256
 from styleinv.images import Pixels, to_uint8, write_png
 from styleinv.invert import Inversion, Task
@@ -217,7 +215,9 @@ def obtain(
     found = None if again else find(task, folder)
     if found is not None:
         return found, True
-    with _claimed(path, stop):
+    lock = path.with_name(f".{path.stem}.lock")
+    with alone(lock, f"another process is making {path.stem}: waiting for it", stop):
+        _clear(path)
         found = None if again else find(task, folder)
         if found is not None:  # another process has just made it
             return found, True
@@ -233,30 +233,10 @@ def obtain(
     return replace(kept, path=saved), False
 
 
-@contextmanager
-def _claimed(path: Path, stop: Callable[[], bool]) -> Iterator[None]:
-    """While active, no other process that asks for it has `path`; the dead leave nothing behind."""
-    folder_made(path.parent)
-    name = path.with_name(f".{path.stem}.lock")
-    lock = FileLock(name)
-    try:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            warnings.warn(f"another process is making {path.stem}: waiting for it", stacklevel=4)
-            lock.acquire(cancel_check=stop)
-    except Timeout:
-        raise
-    except OSError as error:
-        raise InputError(f"file {str(name)!r} cannot be written: {error.strerror}") from error
-    try:
-        for part in path.parent.glob(f".{glob.escape(path.stem)}.*.*"):
-            part.unlink(missing_ok=True)  # of a process that was killed while it wrote
-        yield
-    finally:
-        # Those who wait notice that the name is gone, and make it anew.
-        name.unlink(missing_ok=True)
-        lock.release()
+def _clear(path: Path) -> None:
+    """Remove what a process that was killed while it wrote has left beside a record."""
+    for part in path.parent.glob(f".{glob.escape(path.stem)}.*.*"):
+        part.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Run:

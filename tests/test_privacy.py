@@ -1,0 +1,147 @@
+"""Nothing phones out: the command line under a Python that reports and refuses every attempt."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from styleinv.encoder import VGG19_HASH_PREFIX
+from tests.conftest import ROOT
+
+PROGRAM = Path(sys.executable).with_name("styleinv")
+
+# Python imports this before anything else, in child processes as well.
+GUARD = """
+import os, sys
+
+NETWORK = ("socket.connect", "socket.bind", "socket.send", "socket.getaddr", "socket.gethostby",
+           "urllib.Request")
+
+def refuse(event, arguments):
+    if event.startswith(NETWORK):
+        said = " ".join(str(argument) for argument in arguments[:2])
+        with open(os.environ["ATTEMPTS"], "a") as file:
+            file.write(f"{event} {said}\\n")
+        if event != "urllib.Request":
+            raise PermissionError("no network here")
+
+sys.addaudithook(refuse)
+"""
+# One Python for all commands: importing PyTorch takes longer than most of them.
+IN_TURN = """
+import json, sys
+from styleinv import cli
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["styleinv", *arguments]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        print(f"Ended {arguments[0]}: {stop.code}")
+"""
+TINY = ("--size", "16", "--iterations", "2", "--out", "runs")
+
+
+class Guarded:
+    """A home and a working folder of its own, and the guard in every Python started here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.work, self.attempts = (folder / name for name in ("home", "work", "log"))
+        for made in (self.home, self.work, folder / "guard"):
+            made.mkdir()
+        (folder / "guard" / "sitecustomize.py").write_text(GUARD)
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{folder / 'guard'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            "HOME": str(self.home),
+            "XDG_CACHE_HOME": str(self.home / "cache"),
+            "ATTEMPTS": str(self.attempts),
+        }
+
+    def run(self, *command: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=self.work,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def attempted(self) -> list[str]:
+        return self.attempts.read_text().splitlines() if self.attempts.exists() else []
+
+    def left_at_home(self) -> list[Path]:
+        return [path for path in self.home.rglob("*") if not path.is_dir()]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Guarded:
+    return Guarded(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import socket; socket.socket().connect(('127.0.0.1', 9))",
+        "import socket; socket.getaddrinfo('localhost', 80)",
+        "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
+        "import socket; socket.socket().bind(('127.0.0.1', 0))",
+        "import urllib.request; urllib.request.urlopen('http://localhost')",
+    ],
+)
+def test_the_guard_sees_and_refuses(guarded: Guarded, code: str) -> None:
+    child = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {code!r}]))"
+    assert "no network here" in guarded.run(sys.executable, "-c", child).stderr
+    assert guarded.attempted() != []
+
+
+def test_plain_commands_ask_nobody(guarded: Guarded) -> None:
+    results = ("--results", str(ROOT / "results"), "--ledger", str(ROOT / "book" / "claims.yml"))
+    commands = [
+        ("--help",),
+        ("styles",),
+        ("encoders",),
+        ("invert", "bundled:dots", *TINY),
+        ("invert", "skimage:coffee", "--encoder", "random", *TINY),
+        ("sweep", "--style", "bundled:dots", "--layer", "relu_1_1", "--loss", "gram", *TINY),
+        ("verify", "runs", "--rerun", "1"),
+        ("claims", *results),
+    ]
+    done = guarded.run(sys.executable, "-c", IN_TURN, json.dumps(commands))
+    assert done.returncode == 0, done.stderr
+    ended = [line for line in done.stdout.splitlines() if line.startswith("Ended")]
+    assert ended == [f"Ended {command[0]}: 0" for command in commands]
+    assert (guarded.attempted(), guarded.left_at_home()) == ([], [])
+
+
+def test_vgg19_is_the_one_that_asks_and_only_its_host(guarded: Guarded) -> None:
+    done = guarded.run(PROGRAM, "invert", "bundled:dots", "--encoder", "vgg19", *TINY)
+    url = f"https://download.pytorch.org/models/vgg19-{VGG19_HASH_PREFIX}.pth"
+    assert guarded.attempted() == [
+        f"urllib.Request {url} None",
+        "socket.getaddrinfo download.pytorch.org 443",
+    ]
+    assert (done.returncode, done.stdout) == (2, "")
+    says, error = done.stderr.splitlines()
+    assert says == f"Downloading {url} (548 MB, once; 1 MB of it is kept)"
+    assert error.startswith(f"Error: encoder 'vgg19': {url} cannot be downloaded to ")
+    assert ": no network here; 'bundled', 'random' and" in error
+    assert guarded.left_at_home() == list(guarded.work.iterdir()) == []
+
+
+def test_runs_where_there_is_no_network_at_all(guarded: Guarded) -> None:
+    """Of which the guard, who sees Python's own sockets only, could not be sure."""
+    unshare = shutil.which("unshare")
+    if unshare is None or guarded.run(unshare, "--net", "--map-root-user", "true").returncode != 0:
+        pytest.skip("this system lets nobody but root take the network away (unshare)")
+    done = guarded.run(
+        unshare, "--net", "--map-root-user", PROGRAM, "invert", "bundled:dots", *TINY
+    )
+    assert done.returncode == 0, done.stderr
+    assert guarded.attempted() == []
