@@ -19,7 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from rich.text import Text
 
 from styleinv.app import STATIC
 from styleinv.encoder import load_encoder
-from styleinv.errors import InputError, whole_number
+from styleinv.errors import InputError, nearest, shown, whole_number
 from styleinv.files import alone, write_atomically, write_text
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, load_style
@@ -53,9 +53,13 @@ def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, 
     """
     parameters: dict[str, Any] = {}
     if file is not None:
+        if not os.path.isfile(file):  # a pipe would be waited for forever
+            raise InputError(
+                f"parameters-file {str(file)!r} cannot be read: it is not an existing file"
+            )
         try:
             loaded = yaml.safe_load(file.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except Exception as error:  # PyYAML passes on whatever a value's constructor raises
             raise InputError(f"parameters-file {str(file)!r} cannot be read as YAML") from error
         if not isinstance(loaded, dict):
             raise InputError(f"parameters-file {str(file)!r} must hold NAME: VALUE pairs")
@@ -63,7 +67,7 @@ def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, 
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not (name and equals):
-            raise InputError(f"parameter is {assignment!r}, but must be NAME=VALUE")
+            raise InputError(f"parameter is {shown(assignment)}, but must be NAME=VALUE")
         parameters[name] = value
     return parameters
 
@@ -153,7 +157,10 @@ def _match_parameters(
     names = sorted({name for defaults in known.values() for name in defaults})
     for name in parameters:
         if name not in names:
-            raise InputError(f"parameter {name!r} is unknown; known are: {', '.join(names)}")
+            raise InputError(
+                f"parameter {shown(name)} is unknown; known are: {', '.join(names)}"
+                f"{nearest(name, names)}"
+            )
     return {
         source: {
             name: _like_default(name, value, ast.literal_eval(defaults[name]["default"]))
@@ -174,14 +181,13 @@ def _like_default(name: str, value: Any, default: Any) -> Any:
         return [_like_default(name, one, default[0]) for one in values]
     if isinstance(default, str):
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"parameter {name!r} is {value!r}, but must be a text")
+            raise InputError(f"parameter {name!r} is {shown(value)}, but must be a text")
         return value.strip()
     if default is None and value in (None, "", "None"):
         return None
-    try:
-        return whole_number(f"parameter {name!r}", int(str(value)), 0, LARGEST_SEED)
-    except ValueError as error:
-        raise InputError(f"parameter {name!r} is {value!r}, but must be a whole number") from error
+    with suppress(ValueError):  # a text that is no number
+        value = int(value) if isinstance(value, str) else value
+    return whole_number(f"parameter {name!r}", value, 0, LARGEST_SEED)
 
 
 def _check_files(chosen: Mapping[Path, Mapping[str, Any]]) -> None:

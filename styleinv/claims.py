@@ -121,7 +121,7 @@ def read_ledger(file: Path) -> tuple[Terms, list[Claim]]:
         content = yaml.safe_load(file.read_text())
         terms = Terms(**content["converged"], **content["clean"])
         claims = [_claim(name, fields) for name, fields in content["claims"].items()]
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # PyYAML passes on whatever a value's constructor raises
         raise InputError(f"ledger {str(file)!r} cannot be read: {error}") from error
     return terms, claims
 
@@ -158,10 +158,12 @@ def judge(
             for path, record in records.items()
         ]
         rows = [_row(x, runs, terms) for x in claims if not wanted or x.id in wanted]
-    except (LookupError, TypeError) as error:
+    except InputError:  # says what is wrong already
+        raise
+    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"a record in {str(results)!r} lacks {error}") from error
     return rows, [
-        path for path, record in records.items() if record["sha256"] != store.seal(record)
+        path for path, record in records.items() if record.get("sha256") != store.seal(record)
     ]
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import warnings
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from styleinv import gallery, store
 from styleinv.checkpoint import DEFAULT_SECONDS, checked_seconds
 from styleinv.claims import judge
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
-from styleinv.errors import InputError, whole_number
+from styleinv.errors import InputError, one_line, whole_number
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
 from styleinv.invert import DEFAULT_SIZE, plan
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
@@ -427,8 +428,13 @@ def _check_writable(folder: Path) -> None:
     """Refuse before the long run what would fail after it."""
     absolute = folder.absolute()
     existing = next(path for path in (absolute, *absolute.parents) if os.path.exists(path))
-    if not os.path.isdir(existing) or not os.access(existing, os.W_OK):
-        raise InputError(f"out is {str(folder)!r}, but must be a folder that can be written")
+    try:
+        with tempfile.TemporaryDirectory(dir=existing) as trial:
+            Path(trial, *absolute.relative_to(existing).parts).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"out is {str(folder)!r}, but must be a folder that can be written"
+        ) from error
 
 
 @contextmanager
@@ -469,7 +475,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def _print_notice(message: Warning | str, *_: object, **__: object) -> None:
-    console.print(f"Note: {message}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Note: {one_line(str(message))}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -489,7 +495,7 @@ def main() -> None:
 
 
 def _fail(sentence: str) -> NoReturn:
-    print(f"Error: {sentence.rstrip('.')}.", file=sys.stderr)
+    print(f"Error: {one_line(sentence).rstrip('.')}.", file=sys.stderr)
     sys.exit(2)
 
 

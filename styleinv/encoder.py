@@ -16,6 +16,7 @@ import hashlib
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -325,8 +326,10 @@ def _read_state(path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        # weights_only: a pickle may hold code, which is never run.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's protocol
+            # weights_only: a pickle may hold code, which is never run.
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
             f"encoder {str(path)!r} cannot be read as a {path.suffix} file of plain tensors"

@@ -421,7 +421,7 @@ def paint(
     Raises:
         InputError: An argument is outside of what is allowed above.
     """
-    style = STYLES[one_of("name", name, tuple(STYLES))]
+    style = STYLES[one_of("name of the painted style", name, tuple(STYLES))]
     whole_number("size", size, SMALLEST_SIZE, LARGEST_SIZE)
     whole_number("seed", seed, 0, LARGEST_SEED)
     default = min(style.structure, size)
@@ -483,7 +483,7 @@ def photograph(name: str) -> NDArray[np.uint8]:
         InputError: The name is unknown, or the installed scikit-image lacks the picture. It is
             read from the installed package, because `skimage.data` would download what it lacks.
     """
-    file = _FILES.get(one_of("name", name, tuple(SCIKIT_IMAGE)), f"{name}.png")
+    file = _FILES.get(one_of("name of the photograph", name, tuple(SCIKIT_IMAGE)), f"{name}.png")
     resource = resources.files("skimage").joinpath("data", file)
     if not resource.is_file():
         raise InputError(

@@ -1,7 +1,12 @@
 """Any still image -> (3, H, W) float32 in [0, 1], and back to a lossless PNG."""
 
+import logging
 import os
+import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from styleinv import gallery
-from styleinv.errors import InputError, one_of, whole_number
+from styleinv.errors import InputError, nearest, one_line, one_of, whole_number
 from styleinv.files import write_atomically
 
 MIN_SIZE, MAX_SIZE = gallery.SMALLEST_SIZE, gallery.LARGEST_SIZE
@@ -20,6 +25,19 @@ MIN_SIZE, MAX_SIZE = gallery.SMALLEST_SIZE, gallery.LARGEST_SIZE
 Fit = Literal["crop", "keep"]
 Pixels = NDArray[np.uint8]  # (H, W, 3), 0 to 255
 BUNDLED, SCIKIT_IMAGE = "bundled:", "skimage:"
+
+# What Pillow decodes by itself; for others, such as EPS, it starts programs. Most common first.
+FORMATS = (
+    *("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM"),
+    *("AVIF", "JPEG2000", "ICO", "TGA"),
+)
+# A small file can claim any number of pixels, and decoding takes memory for each of them.
+PIXELS_VARIABLE, MOST_PIXELS, MOST_PIXELS_ALLOWED = "STYLEINV_MAX_PIXELS", 10**8, 10**10
+
+STDERR = 2  # the number of that file for C
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
+# Pillow has its limit in a global variable, which one thread at a time may change.
+_pillow = threading.Lock()
 
 
 def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor:
@@ -32,33 +50,39 @@ def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor
         fit: ``"crop"`` resizes the shorter side to `size` and cuts out the central square, as the
             chapter does; ``"keep"`` resizes only and keeps the aspect ratio.
 
+    Of an animation or of several pages the first is used, and what is transparent becomes white;
+    a warning says so. Files of more than 100 million pixels are refused before they are decoded,
+    unless the environment variable ``STYLEINV_MAX_PIXELS`` has another limit.
+
     Returns:
         (3, H, W), float32, RGB in [0, 1].
 
     Raises:
-        InputError: the source is missing, not an image, or smaller than 16 pixels.
+        InputError: the source is missing, not an image, damaged, smaller than 16 pixels, or larger
+            than the limit.
     """
     whole_number("size", size, MIN_SIZE, MAX_SIZE)
     one_of("fit", fit, ("crop", "keep"))
     text = str(source)
+    notes: list[str] = []
     if text.startswith(BUNDLED):
         return _to_tensor(gallery.paint(text.removeprefix(BUNDLED), size))
     if text.startswith(SCIKIT_IMAGE):
         picture = Image.fromarray(gallery.photograph(text.removeprefix(SCIKIT_IMAGE)))
     else:
-        picture = _open(Path(source))
-    if min(picture.size) < MIN_SIZE:
-        width, height = picture.size
+        picture, notes = _open(text)
+    width, height = picture.size
+    if min(width, height) < MIN_SIZE:
         raise InputError(
             f"image {text!r} is {width} x {height} pixels, but each side must have {MIN_SIZE} "
             "or more"
         )
-    if min(picture.size) < size:
-        warnings.warn(
-            f"{text}: its shorter side of {min(picture.size)} pixels is enlarged to {size}",
-            stacklevel=2,
-        )
-    return _to_tensor(np.asarray(_resize(picture, size, fit)).astype(np.float32) / np.float32(255))
+    resized = _resize(picture, size, fit, text)
+    if min(width, height) < size:
+        notes.append(f"its shorter side of {min(width, height)} pixels is enlarged to {size}")
+    for note in notes:
+        warnings.warn(one_line(f"{text}: {note}"), stacklevel=2)
+    return _to_tensor(np.asarray(resized).astype(np.float32) / np.float32(255))
 
 
 def short_name(source: str | Path) -> str:
@@ -97,10 +121,16 @@ def _to_tensor(pixels: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _resize(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
+def _resize(picture: Image.Image, size: int, fit: Fit, name: str) -> Image.Image:
     """Pixel for pixel torchvision's `Resize` (bilinear, antialiased) and `CenterCrop`."""
     shorter = min(picture.size)
     width, height = (int(size * side / shorter) for side in picture.size)
+    most = _most_pixels()
+    if width * height > most:
+        raise InputError(
+            f"image {name!r} would be resized to {width:,} x {height:,} pixels, but at most "
+            f"{most:,} are allowed; choose a smaller size, or a part of the image"
+        )
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     if fit == "keep":
         return picture
@@ -108,36 +138,125 @@ def _resize(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
     return picture.crop((left, top, left + size, top + size))
 
 
-def _open(path: Path) -> Image.Image:
-    if not os.path.isfile(path):
-        known = ", ".join(f"{BUNDLED}{name}" for name in gallery.STYLES)
-        raise InputError(f"image {str(path)!r} is not an existing file (or one of: {known})")
+def _most_pixels() -> int:
+    text = os.environ.get(PIXELS_VARIABLE, str(MOST_PIXELS))
+    number = int(text) if re.fullmatch(r"\d{1,20}", text) else text
+    return whole_number(PIXELS_VARIABLE, number, MIN_SIZE**2, MOST_PIXELS_ALLOWED)
+
+
+def _open(name: str) -> tuple[Image.Image, list[str]]:
+    """The picture in a file as 8-bit RGB, and what there is to say about it."""
+    _check_file(name)
+    most = _most_pixels()
+    Image.init()  # or Pillow does not know which formats it has
+    formats = [x for x in FORMATS if x in Image.OPEN]
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            return _to_rgb(ImageOps.exif_transpose(picture), path)
-    except InputError:  # a ValueError that says what is wrong already
+        with _pillow_held_to(most), Image.open(name, formats=formats) as picture:
+            return _decode(picture, name)
+    except InputError:  # says what is wrong already
         raise
     except UnidentifiedImageError as error:
         raise InputError(
-            f"image {str(path)!r} is in no format that can be read, such as PNG, JPEG, WebP or TIFF"
+            f"image {name!r} is in no format that can be read ({', '.join(formats)}), or damaged"
         ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
-            f"image {str(path)!r} is damaged or too large to decode: {error}"
+            f"image {name!r} has more than {most:,} pixels, which takes much memory; the "
+            f"environment variable {PIXELS_VARIABLE} can be set to allow more"
+        ) from error
+    except Exception as error:  # a damaged file can raise anything
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise InputError(f"image {name!r} cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"image {name!r} is damaged or cannot be decoded: {str(error) or type(error).__name__}"
         ) from error
 
 
-def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
+def _check_file(name: str) -> None:
+    """Refuse what is no file with something in it: a pipe would be waited for forever."""
+    if os.path.isfile(name):
+        if os.path.getsize(name) == 0:
+            raise InputError(f"image {name!r} is empty, but must be a picture")
+    elif _URL.match(name):
+        raise InputError(
+            f"image {name!r} is a URL, and nothing is downloaded: save the picture and name the "
+            "file"
+        )
+    elif os.path.isdir(name):
+        raise InputError(f"image {name!r} is a folder, but must be a file")
+    elif os.path.exists(name):
+        raise InputError(f"image {name!r} is a pipe or a device, but must be a file")
+    else:
+        known = [f"{BUNDLED}{style}" for style in gallery.STYLES]
+        pictures = [f"{SCIKIT_IMAGE}{picture}" for picture in gallery.SCIKIT_IMAGE]
+        raise InputError(
+            f"image {name!r} is not an existing file (or one of: {', '.join(known)})"
+            f"{nearest(name, [*known, *pictures])}"
+        )
+
+
+@contextmanager
+def _pillow_held_to(pixels: int) -> Iterator[None]:
+    """While active, Pillow refuses to decode more pixels, and says nothing of its own."""
+    logger, silent = logging.getLogger("PIL"), logging.NullHandler()
+    with _pillow, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = pixels
+        logger.addHandler(silent)
+        try:
+            yield
+        finally:
+            logger.removeHandler(silent)
+            Image.MAX_IMAGE_PIXELS = before
+
+
+@contextmanager
+def _silent_libtiff() -> Iterator[None]:
+    """While active, nothing is printed: libtiff, in C, prints what it thinks of a file."""
+    with open(os.devnull, "w") as nowhere:
+        stderr = os.dup(STDERR)
+        os.dup2(nowhere.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, STDERR)
+            os.close(stderr)
+
+
+def _decode(picture: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
+    notes = []
+    if getattr(picture, "is_animated", False):
+        notes.append("only the first of its frames or pages is used")
+    with _silent_libtiff() if picture.format == "TIFF" else nullcontext():
+        picture.load()
+    try:
+        picture = ImageOps.exif_transpose(picture)
+    except Exception:  # damaged metadata can raise anything, and the picture is none the worse
+        notes.append("its EXIF data is damaged, so it may need to be turned")
+    if picture.has_transparency_data:
+        notes.append("its transparent parts are composited on white")
+    return _to_rgb(picture, name), notes
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     """Grey, palette, CMYK, 16-bit and transparent pictures as 8-bit RGB."""
     if picture.mode.startswith(("I", "F")):  # Pillow's own conversion would clip these at 255
-        deep = np.asarray(picture)
-        if picture.mode == "F" or deep.min() < 0 or deep.max() > 65535:
-            raise InputError(f"image {str(path)!r} must have 8 or 16 bits per channel")
-        return Image.fromarray((deep / 257).round().astype(np.uint8)).convert("RGB")
+        picture = _to_8_bits(picture, name)
     if picture.has_transparency_data:
-        warnings.warn(f"{path}: its transparent parts are composited on white", stacklevel=4)
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
+
+
+def _to_8_bits(picture: Image.Image, name: str) -> Image.Image:
+    deep = np.asarray(picture)
+    if picture.mode == "F" or deep.min() < 0 or deep.max() > 65535:
+        raise InputError(f"image {name!r} must have 8 or 16 bits per channel")
+    grey = Image.fromarray((deep / np.float32(257)).round().astype(np.uint8))
+    if "transparency" in picture.info:  # one of the 16-bit levels
+        opaque = deep != picture.info["transparency"]
+        grey.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
+    return grey

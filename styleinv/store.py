@@ -253,7 +253,7 @@ def read(path: Path) -> Run:
             and record["address"] == json_sha256(record["asked"])
             and (pixels is None or record["result"]["pixels_sha256"] == _pixels_sha256(pixels))
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged picture, or other fields, can raise anything
         raise InputError(f"record {str(path)!r} or its image cannot be read: {error}") from error
     if not intact:
         raise InputError(f"record {str(path)!r} and its image are not as they were written")
@@ -268,7 +268,7 @@ def read_record(path: Path) -> Record:
     """
     try:
         record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"record {str(path)!r} or its image cannot be read: {error}") from error
     if not isinstance(record, dict):
         raise InputError(f"record {str(path)!r} holds no JSON object")

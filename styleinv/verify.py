@@ -66,10 +66,13 @@ def verify(
         raise InputError(f"folder is {str(folder)!r}, but must hold run records")
     found, styles, intact = Report(), _Styles(), []
     for path in paths:
-        run = _checked(path, found)
-        if run is not None:
-            intact.append(run)
-            found.wrong += _wrong_metrics(run, styles, found)
+        try:
+            run = _checked(path, found)
+            if run is not None:
+                found.wrong += list(_wrong_metrics(run, styles, found))
+                intact.append(run)
+        except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
+            found.wrong.append(f"record {str(path)!r} has other fields than a run's: {error!r}")
     found.wrong += _without_record(folder, set(paths))
     if rerun:
         for run, task in _drawn(intact, rerun, encoder, seed):

@@ -187,7 +187,8 @@ def test_a_text_file_is_no_picture(page: Page, tmp_path: Path) -> None:
     path.write_text("no picture at all")
     upload(page, path)
     expect(message(page)).to_have_text(
-        "Image 'notes.png' is in no format that can be read, such as PNG, JPEG, WebP or TIFF."
+        "Image 'notes.png' is in no format that can be read (PNG, JPEG, WEBP, TIFF, GIF, BMP, "
+        "PPM, AVIF, JPEG2000, ICO, TGA), or damaged."
     )
     assert (
         page.locator("input[name$=style]").count()

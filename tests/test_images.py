@@ -1,5 +1,10 @@
 """Reading whatever a reader has, and writing it back without loss."""
 
+import errno
+import logging
+import os
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +17,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from styleinv import InputError, load_style, save_png
-from styleinv.images import public_name, short_name, to_uint8
+from styleinv.images import PIXELS_VARIABLE, public_name, short_name, to_uint8
 
 
 @pytest.fixture
@@ -91,6 +96,143 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     assert turned[:, 20:].max() == 0
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
+def test_the_first_frame_or_page_is_used_and_said(tmp_path: Path, name: str) -> None:
+    red, *others = (Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue"))
+    red.save(tmp_path / name, save_all=True, append_images=others, lossless=True)
+    with pytest.warns(UserWarning, match=f"{name}: only the first of its frames or pages"):
+        loaded = load_style(tmp_path / name, 32)
+    assert loaded.amin((1, 2)).tolist() == loaded.amax((1, 2)).tolist() == [1, 0, 0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "JPEG", "progressive": True},
+        {"format": "JPEG", "icc_profile": b"no profile"},
+        {"format": "WEBP"},
+        {"format": "JPEG2000"},
+        {"format": "TGA"},
+        {"format": "TIFF", "compression": "tiff_lzw"},
+    ],
+)
+@pytest.mark.parametrize("name", ["picture.png", "bild \u00fc\u4e2d.jpg", "two\nlines", ".hidden"])
+def test_content_counts_and_not_the_name(
+    tmp_path: Path, pixels: np.ndarray, name: str, options: dict[str, object]
+) -> None:
+    Image.fromarray(pixels).save(tmp_path / name, **options)
+    with Image.open(tmp_path / name) as picture:
+        expected = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1) / 255
+    assert torch.equal(load_style(tmp_path / name, 32), expected)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "CMYK", "I;16"])
+def test_a_picture_of_one_colour(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (16, 40)).save(tmp_path / "flat.tif")
+    assert load_style(tmp_path / "flat.tif", 16).unique().tolist() == [1.0 if mode == "CMYK" else 0]
+
+
+def test_a_transparent_level_of_16_bits(tmp_path: Path) -> None:
+    deep = np.full((32, 32), 1000, np.uint16)
+    deep[:, 16:] = 1001  # of the same 8-bit level
+    Image.fromarray(deep).save(tmp_path / "deep.png", transparency=1001)
+    with pytest.warns(UserWarning, match="composited on white"):
+        loaded = load_style(tmp_path / "deep.png", 32)
+    assert loaded[0, 0, [5, 25]].tolist() == [pytest.approx(4 / 255), 1]
+
+
+def test_damaged_exif_leaves_the_picture_as_it_is(tmp_path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels).save(tmp_path / "odd\nname.png", exif=b"Exif\0\0neither II nor MM")
+    with pytest.warns(UserWarning, match="its EXIF data is damaged") as said:
+        loaded = load_style(tmp_path / "odd\nname.png", 32)
+    assert torch.equal(loaded, torch.from_numpy(pixels).permute(2, 0, 1) / 255)
+    assert len(str(said[0].message).splitlines()) == 1
+
+
+class TestLimit:
+    """How many pixels a file may have, whatever Pillow's own limit is."""
+
+    @pytest.fixture(autouse=True)
+    def pillows_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        monkeypatch.setenv(PIXELS_VARIABLE, "1024")
+
+    @pytest.mark.filterwarnings("error")
+    def test_is_ours_alone(self, tmp_path: Path) -> None:
+        Image.new("RGB", (32, 32)).save(tmp_path / "most.png")
+        assert load_style(tmp_path / "most.png", 32).shape == (3, 32, 32)
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+    @pytest.mark.parametrize("width", [33, 2000])  # where Pillow would warn, or refuse
+    @pytest.mark.parametrize("name", ["a.png", "a.gif", "a.webp", "a.tif", "a.bmp"])
+    def test_refuses_before_decoding(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, width: int
+    ) -> None:
+        Image.new("RGB", (width, 32)).save(tmp_path / name)
+        monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it is decoded"))
+        with pytest.raises(InputError, match=r"more than 1,024 pixels.*STYLEINV_MAX_PIXELS"):
+            load_style(tmp_path / name)
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+    def test_holds_for_what_a_long_picture_is_enlarged_to(self, tmp_path: Path) -> None:
+        Image.new("RGB", (60, 16)).save(tmp_path / "long.png")
+        with pytest.raises(InputError, match="resized to 75 x 20 pixels, but at most 1,024"):
+            load_style(tmp_path / "long.png", 20)
+
+    @pytest.mark.parametrize("value", ["", "many", "-1", "255", "1e9", "9" * 5000])
+    def test_is_a_number(self, monkeypatch: pytest.MonkeyPatch, value: str, tmp_path: Path) -> None:
+        Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+        monkeypatch.setenv(PIXELS_VARIABLE, value)
+        with pytest.raises(InputError, match=r"STYLEINV_MAX_PIXELS is .* whole number from 256"):
+            load_style(tmp_path / "a.png")
+
+
+class TestNothingOfPillowsIsPrinted:
+    def test_its_log(
+        self,
+        tmp_path: Path,
+        capfd: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        # As outside of the tests: what nobody listens to is printed.
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        Image.new("RGB", (32, 32)).save(tmp_path / "a.tif")
+        samples = bytes.fromhex("1501 0300 01000000")  # per pixel: tag, type, count
+        content = (tmp_path / "a.tif").read_bytes()
+        assert samples + b"\3" in content
+        (tmp_path / "a.tif").write_bytes(content.replace(samples + b"\3", samples + b"\x09"))
+        with pytest.raises(InputError, match="or damaged"):
+            load_style(tmp_path / "a.tif")
+        assert capfd.readouterr().err == ""
+
+    def test_what_libtiff_prints(
+        self, tmp_path: Path, pixels: np.ndarray, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "a.tif"
+        Image.fromarray(pixels).save(path, compression="tiff_adobe_deflate")
+        content = bytearray(path.read_bytes())
+        content[500:600] = bytes(100)
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="damaged"):
+            load_style(path)
+        os.write(2, b"the stream is there again")
+        assert capfd.readouterr().err == "the stream is there again"
+
+    def test_its_warnings(self, tmp_path: Path, pixels: np.ndarray) -> None:
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        content = (tmp_path / "a.png").read_bytes()
+        frames = b"\0\0\0\x08acTL" + bytes(8)  # no frames: Pillow warns, and reads on
+        checksum = zlib.crc32(frames[4:]).to_bytes(4, "big")
+        (tmp_path / "a.png").write_bytes(content[:33] + frames + checksum + content[33:])
+        with pytest.warns(UserWarning, match="Invalid APNG"), Image.open(tmp_path / "a.png"):
+            pass
+        with warnings.catch_warnings(record=True) as ours:
+            load_style(tmp_path / "a.png", 32)
+        assert ours == []
+
+
 def test_enlarging_is_said(tmp_path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(tmp_path / "small.png")
     with pytest.warns(UserWarning, match="32 pixels is enlarged to 64"):
@@ -122,7 +264,7 @@ class TestRefuses:
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"absent.png' is not an existing file .*bundled:"):
             load_style(tmp_path / "absent.png")
-        with pytest.raises(InputError, match="not an existing file"):
+        with pytest.raises(InputError, match="is a folder"):
             load_style(tmp_path)
 
     def test_not_an_image(self, tmp_path: Path) -> None:
@@ -134,6 +276,21 @@ class TestRefuses:
         Image.fromarray(pixels).save(tmp_path / "a.png")
         (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:900])
         with pytest.raises(InputError, match="damaged"):
+            load_style(tmp_path / "a.png")
+
+    def test_a_format_that_starts_programs(self, tmp_path: Path) -> None:
+        Image.new("RGB", (32, 32)).save(tmp_path / "a.eps")
+        with pytest.raises(InputError, match=r"no format that can be read \(PNG, JPEG, WEBP"):
+            load_style(tmp_path / "a.eps")
+
+    def test_what_may_not_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Image, "open", refuse)  # those who test may be allowed everything
+        with pytest.raises(InputError, match=r"a.png' cannot be read: Permission denied"):
             load_style(tmp_path / "a.png")
 
     def test_floating_point_pixels(self, tmp_path: Path) -> None:
@@ -164,7 +321,7 @@ class TestRefuses:
 
     @pytest.mark.parametrize("name", ["bundled:cubism", "skimage:mona_lisa"])
     def test_unknown_names(self, name: str) -> None:
-        with pytest.raises(InputError, match="must be one of"):
+        with pytest.raises(InputError, match=f"is '{name.split(':')[1]}', but must be one of"):
             load_style(name)
 
     def test_fit(self) -> None:

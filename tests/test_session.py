@@ -212,7 +212,7 @@ def test_uploads(running: Session, painting: Path, tmp_path: Path) -> None:
     assert str(path.parent) not in notes[0]
     for name, content, message in (
         ("notes.png", b"no picture at all", "image 'notes.png' is in no format that can be read"),
-        ("C:\\x\\empty.png", b"", "image 'empty.png' is in no format"),
+        ("C:\\x\\empty.png", b"", "image 'empty.png' is empty"),
         ("cut.png", painting.read_bytes()[:100], "image 'cut.png' is damaged"),
     ):
         with pytest.raises(InputError, match=message) as caught:
