@@ -144,7 +144,7 @@ def invert(
         device=device,
     )
     _check_writable(out)
-    task.check_memory()
+    _report(f"{task.check_memory()}.")
     budget = task.protocol.budget(loss, layer)
     with _progress(f"{task.style_name} {layer} {loss}", budget) as show, _interrupts() as asked_to:
         by_evaluations = task.protocol.method != "adam"

@@ -104,15 +104,16 @@ class Task:
         """The file from which `run` goes on, and in which it notes every so many seconds."""
         return Checkpoint(path, self.address, code_sha256(), every)
 
-    def check_memory(self) -> None:
-        """Refuse what will not fit into the computer's memory, if the CPU is to compute it.
+    def check_memory(self) -> str:
+        """What the run needs, in words; what will not fit is refused, if the CPU is to compute it.
 
         Raises:
             InputError: the message has the estimate and the largest size that fits.
         """
-        if self.encoder.device.type == "cpu":
-            height, width = self.style.shape[1:]
-            check_memory(height, width, self.layer, self.loss, self.encoder.dtype.itemsize)
+        if self.encoder.device.type != "cpu":
+            return f"The run needs memory of {self.encoder.device}; how much is not known"
+        height, width = self.style.shape[1:]
+        return check_memory(height, width, self.layer, self.loss, self.encoder.dtype.itemsize)
 
     def run(
         self,

@@ -100,8 +100,8 @@ def available_memory(
     return min(known)
 
 
-def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> None:
-    """Refuse an inversion that will not fit.
+def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> str:
+    """What an inversion needs and what there is, in words; one that will not fit is refused.
 
     Raises:
         InputError: it needs more memory than there is; the message has the estimate and the
@@ -110,7 +110,9 @@ def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int =
     needed = needed_memory(height, width, layer, loss, itemsize)
     available = available_memory()
     if needed <= available:
-        return
+        return (
+            f"The run needs about {needed / _GB:.1f} GB of the {available / _GB:.1f} GB of memory"
+        )
     shorter = min(height, width)
     fits = int(shorter * math.sqrt(max(available, 0) / needed)) // 16 * 16
     raise InputError(

@@ -97,7 +97,7 @@ COMMANDS = {
     "invert good.png --encoder text.safetensors": "cannot be read as a .safetensors file",
     "invert good.png --encoder header.safetensors": "cannot be read as a .safetensors file",
     "invert good.png --encoder other.safetensors": "none of the known key layouts",
-    "invert good.png --encoder missing.safetensors": "lacks features.5.bias of the nearest key layout",
+    "invert good.png --encoder missing.safetensors": "lacks features.5.bias of the nearest",
     "invert good.png --encoder shape.safetensors": "but is (64, 3, 3, 3)",
     "invert good.png --encoder nan.safetensors": "'features.7.weight' holds NaN or infinity",
     # --- sweeps and manifests
