@@ -65,7 +65,7 @@ _BYTES_PER_PIXEL = {
     "sliced-wasserstein": (10500, 5400),
     "central-moments": (5000, 5200),
 }
-_GB = 1e9
+_GB, _MB = 1e9, 1e6
 _CGROUPS = (
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -110,15 +110,17 @@ def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int =
     needed = needed_memory(height, width, layer, loss, itemsize)
     available = available_memory()
     if needed <= available:
-        return (
-            f"The run needs about {needed / _GB:.1f} GB of the {available / _GB:.1f} GB of memory"
-        )
+        return f"The run needs about {_amount(needed)} of the {_amount(available)} of memory"
     shorter = min(height, width)
     fits = int(shorter * math.sqrt(max(available, 0) / needed)) // 16 * 16
     raise InputError(
-        f"size {shorter} with {loss} at {layer} needs about {needed / _GB:.1f} GB of memory, but "
-        f"{available / _GB:.1f} GB are free; the largest size that fits is {fits}"
+        f"size {shorter} with {loss} at {layer} needs about {_amount(needed)} of memory, but "
+        f"{_amount(available)} are free; the largest size that fits is {fits}"
     )
+
+
+def _amount(size: float) -> str:
+    return f"{size / _GB:.1f} GB" if size > 0.1 * _GB else f"{size / _MB:.0f} MB"
 
 
 def _bytes_per_pixel(layer: str, loss: str) -> int:

@@ -43,6 +43,14 @@ SMALL = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share the built book, or the live page, share a process; else those of a file."""
+    for item in items:
+        shared = {"built", "live"} & set(getattr(item, "fixturenames", ()))
+        group = min(shared, default=item.path.stem)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(7)
