@@ -253,11 +253,10 @@ def sweep_styles(
     with _cluster(workers, scheduler, threads) as cluster, _interrupts() as asked_to:
         execution = Execution(asked_to, checkpoint_every, cluster)
         if manifest is not None:
-            make_reference_runs(manifest, encoder, device, _report, execution)
+            complete = make_reference_runs(manifest, encoder, device, _report, execution)
         else:
-            make_runs(tasks, out, report=_report, execution=execution)
-        stopped = asked_to()
-    if stopped:
+            complete = len(make_runs(tasks, out, report=_report, execution=execution)) == len(tasks)
+    if not complete:
         _report(_how_to_go_on())
         raise typer.Exit(130)
     if manifest is None:
@@ -460,18 +459,19 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int, float], None]]:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """While active, Ctrl-C is not an exception but a wish that can be asked for."""
+    """While active, Ctrl-C (and a batch system's SIGTERM) is a wish that can be asked for."""
     interrupted = False
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted = True
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print_notice(message: Warning | str, *_: object, **__: object) -> None:

@@ -75,8 +75,8 @@ def make_reference_runs(
     device: str = "cpu",
     report: Callable[[str], object] = lambda line: None,
     execution: Execution = HERE,
-) -> None:
-    """Make what is missing of the manifest's runs, in runs/ beside it.
+) -> bool:
+    """Make what is missing of the manifest's runs, in runs/ beside it; whether all are there.
 
     Args:
         encoder_file: the weights that the manifest is for.
@@ -116,8 +116,9 @@ def make_reference_runs(
         folder = results / RUNS / entry.name
         made = make_runs(tasks, folder, pictures=entry.pictures, report=report, execution=execution)
         if len(made) < len(tasks):
-            return
-        _measure(results / RUNS / entry.name, report)
+            return False
+        _measure(folder, report)
+    return True
 
 
 def entry_of(name: str, results: str | Path) -> Entry:

@@ -43,6 +43,7 @@ SMALL = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the marks afterwards
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share the built book, or the live page, share a process; else those of a file."""
     for item in items:
