@@ -18,7 +18,7 @@ book: env
 
 # Two processes with one thread each are faster than one with two: most tests are small.
 test: env lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ import yaml
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 from torch import Tensor
+from xdist.scheduler import LoadScopeScheduling
 
 from styleinv import gallery
 from styleinv.encoder import Encoder, load_encoder
@@ -43,13 +45,18 @@ SMALL = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks for the marks afterwards
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share the built book, or the live page, share a process; else those of a file."""
-    for item in items:
-        shared = {"built", "live"} & set(getattr(item, "fixturenames", ()))
-        group = min(shared, default=item.path.stem)
-        item.add_marker(pytest.mark.xdist_group(group))
+# Files whose tests need the built book: one process builds it for all of them.
+OF_THE_BOOK = {f"tests/test_{name}.py" for name in ("book", "explorer", "pages", "project")}
+
+
+class _ByFile(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "book" if file in OF_THE_BOOK else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return _ByFile(config, log)
 
 
 @pytest.fixture
