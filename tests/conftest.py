@@ -46,7 +46,7 @@ SMALL = {
 
 
 # Files whose tests need the built book: one process builds it for all of them.
-OF_THE_BOOK = {f"tests/test_{name}.py" for name in ("book", "explorer", "pages", "project")}
+OF_THE_BOOK = {f"tests/test_{name}.py" for name in ("book", "explorer", "pages")}
 
 
 class _ByFile(LoadScopeScheduling):
