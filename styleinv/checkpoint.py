@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from styleinv.errors import InputError
-from styleinv.files import write_atomically
+from styleinv.files import remove_parts, write_atomically
 
 # Writing takes this part of a run's time at most: then checkpoints come less often.
 MOST_OF_THE_TIME = 0.05
 DEFAULT_SECONDS = 30.0
 MOST_SECONDS = 86_400.0
 SUFFIX = ".checkpoint"
+# What is in the file and how: another number, and it is not taken up.
+FORMAT = 1
 # What the JSON is called among the arrays.
 _VALUES = "values.json"
 
@@ -46,7 +48,7 @@ class Checkpoint:
     """The file in which one run keeps where it stands.
 
     Attributes:
-        path: the file, which need not exist; it is replaced in one step.
+        path: the file, which ends in .checkpoint and need not exist; it is replaced in one step.
         run: names the run: another one's checkpoint is not taken up.
         code: names the code that computes: another one's would not end at the same bits.
         every: seconds between two checkpoints; 0: at every iteration.
@@ -60,6 +62,10 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         checked_seconds("every", self.every)
+        if self.path.suffix != SUFFIX or (self.path.exists() and not self.path.is_file()):
+            raise InputError(
+                f"checkpoint is {str(self.path)!r}, but must be a file whose name ends in {SUFFIX}"
+            )
         self._due = time.monotonic() + self.every
 
     def is_due(self) -> bool:
@@ -73,6 +79,7 @@ class Checkpoint:
         """
         began = time.monotonic()
         values = {
+            "format": FORMAT,
             "run": self.run,
             "code": self.code,
             "threads": torch.get_num_threads(),
@@ -91,7 +98,12 @@ class Checkpoint:
         self._due = ended + max(self.every, pause)
 
     def read(self) -> State | None:
-        """What was written last, or None; where it cannot be taken up, a warning says why."""
+        """What was written last, or None; where it cannot be taken up, a warning says why.
+
+        Raises:
+            InputError: the file is another run's.
+        """
+        remove_parts(self.path)
         if not self.path.is_file():
             return None
         try:
@@ -102,14 +114,15 @@ class Checkpoint:
                     for name in archive.files
                     if name != _VALUES
                 }
-            run, code, threads = found["run"], found["code"], found["threads"]
+            run, code, threads = found["run"], (found["format"], found["code"]), found["threads"]
         except Exception:  # whatever a damaged archive raises
             self._warn_of_start("is damaged")
             return None
         if run != self.run:
-            self._warn_of_start("is of another run")
-            return None
-        if code != self.code:
+            raise InputError(
+                f"checkpoint {str(self.path)!r} is of another run; remove it, or name another file"
+            )
+        if code != (FORMAT, self.code):
             self._warn_of_start("was written by another version of styleinv or PyTorch")
             return None
         if threads != torch.get_num_threads():

@@ -1,9 +1,9 @@
 """The command line: each command is a function here, its options are the function's arguments."""
 
+import io
 import os
 import signal
 import sys
-import tempfile
 import warnings
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ from styleinv.invert import DEFAULT_SIZE, plan
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
 from styleinv.manifest import make_reference_runs
 from styleinv.optim import Iterate
-from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
-from styleinv.sweep import MOST_THREADS, Cluster, Execution, make_runs, plan_sweep, was_stopped
+from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS, Protocol
+from styleinv.sweep import MOST_THREADS, Cluster, Execution, make_runs, plan_sweep
 from styleinv.verify import verify as verify_runs
 from styleinv.version import __version__
 
@@ -144,7 +144,8 @@ def invert(
         device=device,
     )
     _check_writable(out)
-    _report(f"{task.check_memory()}.")
+    if not store.path_of(task, out).exists():
+        _report(f"{task.check_memory()}.")
     budget = task.protocol.budget(loss, layer)
     with _progress(f"{task.style_name} {layer} {loss}", budget) as show, _interrupts() as asked_to:
         by_evaluations = task.protocol.method != "adam"
@@ -154,14 +155,19 @@ def invert(
             return asked_to()
 
         run, found = store.obtain(
-            task, out, callback=callback, stop=asked_to, every=checkpoint_every, again=again
+            task,
+            out,
+            callback=callback,
+            stop=asked_to,
+            every=checkpoint_every,
+            again=again,
+            unfinished=True,
         )
         result = run.record["result"]
         show(result["evaluations" if by_evaluations else "iterations"], result["loss"])
-    stopped = was_stopped(run)
-    record = store.save(run, out) if stopped else store.path_of(task, out)
-    print(record.with_suffix(".png"))
-    print(record)
+    if run.path is not None:
+        print(run.path.with_suffix(".png"))
+        print(run.path)
     _report(
         f"loss {result['loss']:.3g}, iterations {result['iterations']}, "
         f"evaluations {result['evaluations']}, {result['seconds']:.1f} s; "
@@ -169,8 +175,8 @@ def invert(
         + "; kept from an earlier run (--again makes it anew)"
         * found
     )
-    if stopped:
-        _report(_how_to_go_on(task.protocol.can_go_on))
+    if store.was_stopped(run):
+        _report(_how_to_go_on(task.protocol))
     raise typer.Exit({"stopped": 130, "not finite": 1}.get(result["stop_reason"], 0))
 
 
@@ -179,10 +185,13 @@ def _reason(result: dict[str, Any]) -> str:
     return f"{reason} ({result['not_finite']})" if "not_finite" in result else reason
 
 
-def _how_to_go_on(from_a_checkpoint: bool = True) -> str:
-    if from_a_checkpoint:
+def _how_to_go_on(protocol: Protocol) -> str:
+    if protocol.can_go_on:
         return "The same command again goes on from here."
-    return "The same command again starts from the beginning: this protocol has no checkpoints."
+    return (
+        f"The same command again starts from the beginning: protocol {protocol.name!r} has no "
+        "checkpoints."
+    )
 
 
 @app.command("sweep")
@@ -250,14 +259,14 @@ def sweep_styles(
             size=size,
             iterations=iterations,
         )
-    with _cluster(workers, scheduler, threads) as cluster, _interrupts() as asked_to:
+    with _interrupts() as asked_to, _cluster(workers, scheduler, threads) as cluster:
         execution = Execution(asked_to, checkpoint_every, cluster)
         if manifest is not None:
             complete = make_reference_runs(manifest, encoder, device, _report, execution)
         else:
             complete = len(make_runs(tasks, out, report=_report, execution=execution)) == len(tasks)
     if not complete:
-        _report(_how_to_go_on())
+        _report("The same command again goes on from here.")
         raise typer.Exit(130)
     if manifest is None:
         print(out)
@@ -426,10 +435,14 @@ def encoders() -> None:
 def _check_writable(folder: Path) -> None:
     """Refuse before the long run what would fail after it."""
     absolute = folder.absolute()
-    existing = next(path for path in (absolute, *absolute.parents) if os.path.exists(path))
+    missing = [path for path in (absolute, *absolute.parents) if not os.path.exists(path)]
+    existing = missing[-1].parent if missing else absolute
     try:
-        with tempfile.TemporaryDirectory(dir=existing) as trial:
-            Path(trial, *absolute.relative_to(existing).parts).mkdir(parents=True, exist_ok=True)
+        if not os.path.isdir(existing) or not os.access(existing, os.W_OK):
+            raise NotADirectoryError
+        absolute.mkdir(parents=True, exist_ok=True)
+        for path in missing:
+            path.rmdir()
     except (OSError, ValueError) as error:
         raise InputError(
             f"out is {str(folder)!r}, but must be a folder that can be written"
@@ -459,12 +472,16 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int, float], None]]:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """While active, Ctrl-C (and a batch system's SIGTERM) is a wish that can be asked for."""
+    """While active, Ctrl-C (and a batch system's SIGTERM) is a wish that can be asked for.
+
+    The second time, it is what it always is.
+    """
     interrupted = False
 
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted = True
+        signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -481,6 +498,9 @@ def _print_notice(message: Warning | str, *_: object, **__: object) -> None:
 def main() -> None:
     """Run the command line: bad input becomes one sentence and exit code 2."""
     warnings.showwarning = _print_notice
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
+            stream.reconfigure(errors="surrogateescape")
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except InputError as error:
@@ -489,7 +509,9 @@ def main() -> None:
         _fail(error.format_message())
     except (typer.Abort, KeyboardInterrupt, Timeout):
         sys.exit(130)
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
         _fail("the memory is used up; a smaller --size needs less")
     sys.exit(code or 0)
 

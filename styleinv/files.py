@@ -1,15 +1,19 @@
 """Files that appear whole or not at all, and what one process at a time may do with them."""
 
+import glob
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from styleinv.errors import InputError
+
+# Fills a file that is there already.
+Write = Callable[[Path], object]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -17,12 +21,34 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda part: part.write_text(text))
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Write) -> None:
     """Let `write` fill a file beside `path`, then move it there in one step.
 
     Raises:
         InputError: the folder cannot be created or written.
     """
+    write_together({path: write})
+
+
+def write_together(writes: Mapping[Path, Write]) -> None:
+    """`write_atomically` for files that belong together, in their order.
+
+    None is moved before all are filled: a full disk changes none of them, and a kill only in the
+    instant between two moves leaves some of them new and some of them old.
+
+    Raises:
+        InputError: a folder cannot be created or written.
+    """
+    with ExitStack() as parts:
+        filled = {path: parts.enter_context(_part(path, write)) for path, write in writes.items()}
+        for path, part in filled.items():
+            with _named(path):
+                os.replace(part, path)
+
+
+@contextmanager
+def _part(path: Path, write: Write) -> Iterator[Path]:
+    """A file beside `path`, filled and on the disk; removed afterwards, if it is still there."""
     folder_made(path.parent)
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -31,15 +57,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise _unwritable(path.parent, error) from error
     part = Path(name)
     try:
-        write(part)
-        part.chmod(0o644)
-        with part.open("rb") as written:  # on the disk before the name is: power may fail, too
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"file {str(path)!r} cannot be written: {error.strerror}") from error
+        with _named(path):
+            write(part)
+            part.chmod(0o644)
+            with part.open("rb") as written:  # before its name is: power may fail, too
+                os.fsync(written.fileno())
+        yield part
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be removed shall not hide what went wrong
+            part.unlink()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors say that it is `path` that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error  # Pillow's have no number
+        raise InputError(f"file {str(path)!r} cannot be written: {reason}") from error
 
 
 @contextmanager
@@ -58,17 +94,32 @@ def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) ->
     folder_made(lock.parent)
     guard = FileLock(lock)
     try:
-        guard.acquire(blocking=False)
+        _acquire(guard, waiting, stop)
     except Timeout:
-        warnings.warn(waiting, stacklevel=4)
-        guard.acquire(cancel_check=stop)
+        raise
     except OSError as error:
         raise _unwritable(lock.parent, error) from error
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)  # first: those who wait then lock a new file, all the same
+        with suppress(OSError):  # or what went wrong inside would not be told
+            lock.unlink()  # first: those who wait then lock a new file, all the same
         guard.release()
+
+
+def _acquire(guard: BaseFileLock, waiting: str, stop: Callable[[], bool]) -> None:
+    try:
+        guard.acquire(blocking=False)
+    except Timeout:
+        warnings.warn(waiting, stacklevel=5)
+        guard.acquire(cancel_check=stop)
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` have left beside it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            part.unlink()
 
 
 def folder_made(folder: Path) -> None:

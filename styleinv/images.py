@@ -102,12 +102,8 @@ def public_name(source: str | Path) -> str:
 
 def save_png(image: Tensor, path: str | Path) -> None:
     """Write (3, H, W) in [0, 1] as an 8-bit PNG; the file appears whole or not at all."""
-    write_png(to_uint8(image), Path(path))
-
-
-def write_png(pixels: Pixels, path: Path) -> None:
-    """Write (H, W, 3) in 0 to 255 as a PNG; the file appears whole or not at all."""
-    write_atomically(path, lambda part: Image.fromarray(pixels).save(part, format="PNG"))
+    picture = Image.fromarray(to_uint8(image))
+    write_atomically(Path(path), lambda part: picture.save(part, format="PNG"))
 
 
 def to_uint8(image: Tensor) -> Pixels:

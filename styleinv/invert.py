@@ -28,7 +28,7 @@ from styleinv.losses import (
     StyleLoss,
     make_loss,
 )
-from styleinv.memory import check_memory, freed_memory_kept
+from styleinv.memory import check_memory, freed_memory_kept, needed_memory
 from styleinv.optim import Iterate, Minimum, Monitor, Objective, Stage, minimise
 from styleinv.protocol import Protocol, get_protocol
 
@@ -112,8 +112,15 @@ class Task:
         """
         if self.encoder.device.type != "cpu":
             return f"The run needs memory of {self.encoder.device}; how much is not known"
+        return check_memory(*self._what_needs_memory())
+
+    def needed_memory(self) -> float:
+        """An estimate, in bytes, of what the run takes at its peak on the CPU."""
+        return needed_memory(*self._what_needs_memory())
+
+    def _what_needs_memory(self) -> tuple[int, int, str, str, int]:
         height, width = self.style.shape[1:]
-        return check_memory(height, width, self.layer, self.loss, self.encoder.dtype.itemsize)
+        return height, width, self.layer, self.loss, self.encoder.dtype.itemsize
 
     def run(
         self,
@@ -257,8 +264,8 @@ def invert(
         alpha: kernel width of ``mmd`` and ``mmd-random``.
         device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
         callback: called with every `Iterate`; return True to stop the run.
-        checkpoint: a file in which the run keeps where it stands. If it exists, the run goes on
-            from there; it is removed when the run has come to its end.
+        checkpoint: a file, ending in .checkpoint, in which the run keeps where it stands. If it
+            exists, the run goes on from there; it is removed when the run has come to its end.
         checkpoint_every: seconds between two checkpoints, 0 to 86,400.
 
     The same arguments give the same bits on one machine, unless seconds end the run. On Linux,

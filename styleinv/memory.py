@@ -66,9 +66,13 @@ _BYTES_PER_PIXEL = {
     "central-moments": (5000, 5200),
 }
 _GB, _MB = 1e9, 1e6
+# Limit, usage, and what of it the kernel gives back when it is needed: the cache of files.
 _CGROUPS = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        *("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+        *("memory/memory.stat", "total_inactive_file"),
+    ),
 )
 
 
@@ -92,12 +96,20 @@ def available_memory(
     if meminfo.is_file():
         found = re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text())
         known += [1024.0 * int(found[1])] if found else []
-    for limit, usage in _CGROUPS:
+    for limit, usage, statistics, cached in _CGROUPS:
         if (cgroup / limit).is_file() and (cgroup / usage).is_file():
             allowed = (cgroup / limit).read_text().strip()
             if allowed != "max":
-                known.append(float(allowed) - float((cgroup / usage).read_text()))
+                used = float((cgroup / usage).read_text()) - _entry(cgroup / statistics, cached)
+                known.append(float(allowed) - used)
     return min(known)
+
+
+def _entry(statistics: Path, name: str) -> float:
+    """A number of a cgroup's statistics; 0 where it is not there."""
+    text = statistics.read_text() if statistics.is_file() else ""
+    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
 
 
 def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> str:
@@ -110,16 +122,18 @@ def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int =
     needed = needed_memory(height, width, layer, loss, itemsize)
     available = available_memory()
     if needed <= available:
-        return f"The run needs about {_amount(needed)} of the {_amount(available)} of memory"
+        return f"The run needs about {amount(needed)} of the {amount(available)} of memory"
     shorter = min(height, width)
     fits = int(shorter * math.sqrt(max(available, 0) / needed)) // 16 * 16
+    biggest = f"the largest size that fits is {fits}" if fits else "no size fits"
     raise InputError(
-        f"size {shorter} with {loss} at {layer} needs about {_amount(needed)} of memory, but "
-        f"{_amount(available)} are free; the largest size that fits is {fits}"
+        f"size {shorter} with {loss} at {layer} needs about {amount(needed)} of memory, but "
+        f"{amount(available)} are free; {biggest}"
     )
 
 
-def _amount(size: float) -> str:
+def amount(size: float) -> str:
+    """So many bytes in words."""
     return f"{size / _GB:.1f} GB" if size > 0.1 * _GB else f"{size / _MB:.0f} MB"
 
 

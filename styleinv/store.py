@@ -4,12 +4,12 @@ Where many runs are kept for their numbers, only the record is; it says so, and 
 of the picture's pixels.
 """
 
-import glob
 import hashlib
 import json
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +22,9 @@ from PIL import Image
 from styleinv import metrics
 from styleinv.checkpoint import DEFAULT_SECONDS, SUFFIX
 from styleinv.errors import InputError
-from styleinv.files import alone, write_text
+from styleinv.files import Write, alone, remove_parts, write_together
 from styleinv.fingerprint import code_sha256, json_sha256
-from styleinv.images import Pixels, to_uint8, write_png
+from styleinv.images import Pixels, to_uint8
 from styleinv.invert import Inversion, Task
 from styleinv.optim import Iterate
 from styleinv.version import __version__
@@ -134,12 +134,27 @@ def _with(run: Run, **fields: Any) -> Run:
 def save(run: Run, folder: str | Path) -> Path:
     """Write image and record into `folder`; returns the record's path, the image's is `.png`.
 
-    The record comes last, so that a record always has its image.
+    Raises:
+        InputError: they cannot be written; what was there before is unchanged.
     """
     path = Path(folder) / file_name(run.record)
+    with _claimed(path):
+        return _write(run, path)
+
+
+def _write(run: Run, path: Path) -> Path:
+    """The record comes last, so that a record always has its image.
+
+    Where a run with another picture is replaced, a kill in the instant between the two leaves the
+    old record with the new picture: `read` finds that out, and `obtain` makes the run again, from
+    its checkpoint, which is still there.
+    """
+    writes: dict[Path, Write] = {}
     if run.pixels is not None:
-        write_png(run.pixels, path.with_suffix(".png"))
-    write_text(path, _to_json(run.record))
+        picture = Image.fromarray(run.pixels)
+        writes[path.with_suffix(".png")] = lambda part: picture.save(part, format="PNG")
+    writes[path] = lambda part: part.write_text(_to_json(run.record))
+    write_together(writes)
     return path
 
 
@@ -193,50 +208,64 @@ def obtain(
     stop: Callable[[], bool] = lambda: False,
     every: float = DEFAULT_SECONDS,
     again: bool = False,
+    unfinished: bool = False,
 ) -> tuple[Run, bool]:
     """The run of a task: found in `folder`, or made and kept there; and whether it was found.
 
-    Whoever asks for the same run meanwhile waits, and takes it up. A run that was killed goes on
-    from its checkpoint, beside the record; one that the callback stops is not kept, its checkpoint
-    is.
+    Whoever asks for the same run meanwhile waits, and takes it up. A run that was killed, or that
+    the callback stopped, goes on from its checkpoint, which is beside the record.
 
     Args:
         pictures: keep the picture, or only the record.
         callback: sees every `Iterate`; returns True to stop the run.
         stop: asked while waiting for another process; True ends that.
         every: seconds between two checkpoints.
-        again: make the run from its beginning, whatever is there.
+        again: make the run even if it is there.
+        unfinished: keep a run that was stopped, too, if no finished one is there.
 
     Raises:
         InputError: `folder` cannot be written.
         filelock.Timeout: `stop` returned True.
     """
     path = path_of(task, folder)
-    found = None if again else find(task, folder)
-    if found is not None:
-        return found, True
-    lock = path.with_name(f".{path.stem}.lock")
-    with alone(lock, f"another process is making {path.stem}: waiting for it", stop):
-        _clear(path)
+    # Where a lock is, somebody is at this run, or was killed and left something to tidy up.
+    if not again and not _lock(path).exists():
+        found = find(task, folder)
+        if found is not None:
+            return found, True
+    with _claimed(path, stop):
+        checkpoint = task.checkpoint(path.with_suffix(SUFFIX), every)
         found = None if again else find(task, folder)
         if found is not None:  # another process has just made it
-            return found, True
-        checkpoint = task.checkpoint(path.with_suffix(SUFFIX), every)
-        if again:
             checkpoint.remove()
+            return found, True
         run = run_of(task.run(callback, checkpoint))
-        if run.record["result"]["stop_reason"] == "stopped":
+        if was_stopped(run) and (not unfinished or find(task, folder) is not None):
             return run, False
         kept = run if pictures else without_picture(run)
-        saved = save(kept, folder)
-        checkpoint.remove()
-    return replace(kept, path=saved), False
+        _write(kept, path)
+        if not was_stopped(run):
+            checkpoint.remove()
+    return replace(kept, path=path), False
 
 
-def _clear(path: Path) -> None:
-    """Remove what a process that was killed while it wrote has left beside a record."""
-    for part in path.parent.glob(f".{glob.escape(path.stem)}.*.*"):
-        part.unlink(missing_ok=True)
+def was_stopped(run: Run) -> bool:
+    """Whether somebody stopped the run before its end."""
+    return bool(run.record["result"]["stop_reason"] == "stopped")
+
+
+@contextmanager
+def _claimed(path: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """While active, no other process writes the run whose record is at `path`."""
+    with alone(_lock(path), f"another process is making {path.stem}: waiting for it", stop):
+        for suffix in (".png", ".json", SUFFIX):
+            remove_parts(path.with_suffix(suffix))
+        yield
+
+
+def _lock(path: Path) -> Path:
+    """The file that is locked by who writes the run whose record is at `path`."""
+    return path.with_name(f".{path.stem}.lock")
 
 
 def read(path: Path) -> Run:

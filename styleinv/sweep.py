@@ -1,7 +1,8 @@
 """Many inversions, in one process or on a cluster; finished ones are kept and taken up again."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol as Interface
@@ -30,7 +31,7 @@ class Cluster(Interface):
 
     def runs(
         self, tasks: Sequence[Task], folder: Path, pictures: bool, execution: "Execution"
-    ) -> Iterator[Made]:
+    ) -> Generator[Made, None, None]:
         """Make the runs in any order, and keep them in `folder`, until `execution.stop`."""
         ...
 
@@ -40,7 +41,8 @@ class Execution:
     """How runs are carried out, which changes nothing about them.
 
     Attributes:
-        stop: asked at every iteration; True ends the sweep, and its runs have a checkpoint.
+        stop: asked at every iteration; True ends the sweep. The run at work has a checkpoint then,
+            if its protocol has any.
         checkpoint_every: seconds between two checkpoints of a run.
         cluster: where runs are made; None for this process.
     """
@@ -160,9 +162,10 @@ def make_runs(
     )
     runs: dict[int, Run] = {}
     progress = _Progress(len(tasks))
-    for number, run, found in made:
-        runs[number] = run
-        report(progress.line(run, found))
+    with closing(made):  # at once, whatever is raised here: there may be workers to stop
+        for number, run, found in made:
+            runs[number] = run
+            report(progress.line(run, found))
     return runs
 
 
@@ -173,10 +176,13 @@ def own_runs(folder: str | Path) -> Path:
 
 def _one_by_one(
     tasks: Sequence[Task], folder: Path, pictures: bool, execution: Execution
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     for task in tasks:
-        task.check_memory()
+        if not store.path_of(task, folder).exists():
+            task.check_memory()
     for number, task in enumerate(tasks):
+        if execution.stop():
+            return
         try:
             run, found = store.obtain(
                 task,
@@ -188,14 +194,9 @@ def _one_by_one(
             )
         except Timeout:  # told to stop while another process was making this run
             return
-        if was_stopped(run):
+        if store.was_stopped(run):
             return
         yield number, run, found
-
-
-def was_stopped(run: Run) -> bool:
-    """Whether somebody stopped the run before its end."""
-    return bool(run.record["result"]["stop_reason"] == "stopped")
 
 
 class _Progress:

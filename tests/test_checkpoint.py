@@ -238,13 +238,27 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_what_would_not_end_the_same_is_not_taken_up(tmp_path: Path) -> None:
+def test_no_other_file_is_taken_for_a_checkpoint(bundled: Encoder, tmp_path: Path) -> None:
+    """It would be replaced, and in the end removed."""
+    (tmp_path / "folder.checkpoint").mkdir()
+    for name in ("precious.png", "folder.checkpoint"):
+        with pytest.raises(InputError, match=f"{name}', but must be a file whose name ends in"):
+            invert("bundled:dots", encoder=bundled, size=24, checkpoint=tmp_path / name)
+
+
+def test_what_would_not_end_the_same_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.checkpoint"
     a_file(path).write(STATE)
-    with pytest.warns(UserWarning, match="is of another run: the run starts from its beginning"):
-        assert a_file(path, run="another").read() is None
+    with pytest.raises(InputError, match=r"a.checkpoint' is of another run; remove it, or name"):
+        a_file(path, run="another").read()
     with pytest.warns(UserWarning, match="another version of styleinv or PyTorch"):
         assert a_file(path, code="other code").read() is None
+    with monkeypatch.context() as patch:
+        patch.setattr("styleinv.checkpoint.FORMAT", 0)
+        with pytest.warns(UserWarning, match="another version of styleinv or PyTorch"):
+            assert a_file(path).read() is None
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
@@ -257,7 +271,12 @@ def test_what_would_not_end_the_same_is_not_taken_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [-1, math.nan, math.inf, 1e6])
 def test_refuses_other_seconds(every: float, bundled: Encoder, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"every is .* a number of seconds from 0 to 86,400"):
-        invert("bundled:dots", encoder=bundled, checkpoint=tmp_path / "a", checkpoint_every=every)
+        invert(
+            "bundled:dots",
+            encoder=bundled,
+            checkpoint=tmp_path / "a.checkpoint",
+            checkpoint_every=every,
+        )
 
 
 def test_writing_takes_a_small_part_of_the_time(
@@ -320,6 +339,22 @@ def test_made_anew_on_request(bundled: Encoder, tmp_path: Path) -> None:
     _, found = store.obtain(task, tmp_path, again=True)
     assert not found
     assert first.path.stat().st_mtime_ns > written
+
+
+def test_an_interrupted_second_time_leaves_the_first(bundled: Encoder, tmp_path: Path) -> None:
+    task = plan("bundled:dots", size=24, encoder=bundled, iterations=9)
+    first, _ = store.obtain(task, tmp_path)
+    stopped, _ = store.obtain(
+        task, tmp_path, callback=lambda i: i.iteration == 3, again=True, unfinished=True
+    )
+    assert store.was_stopped(stopped)
+    assert stopped.path is None
+    seen: list[int] = []
+    again, found = store.obtain(
+        task, tmp_path, callback=lambda i: seen.append(i.iteration), again=True
+    )
+    assert (seen[0], found) == (3, False)
+    assert np.array_equal(again.image, first.image)
 
 
 def test_what_is_not_finite_is_named(bundled: Encoder) -> None:

@@ -48,6 +48,8 @@ def test_available_memory(tmp_path: Path) -> None:
     assert memory.available_memory(meminfo, tmp_path) == 2_048_000
     (tmp_path / "memory.max").write_text("1500\n")
     assert memory.available_memory(meminfo, tmp_path) == 1000
+    (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 300\nactive_file 9\n")
+    assert memory.available_memory(meminfo, tmp_path) == 1300
     assert memory.available_memory(tmp_path / "absent", tmp_path / "absent") > 1e8
 
 
@@ -70,6 +72,8 @@ def test_a_long_picture_counts_with_all_its_pixels() -> None:
     with pytest.raises(InputError, match=r"size 100 .* the largest size that fits is 48"):
         memory.check_memory(100, 10_000, "relu_1_1", "gram")
     memory.check_memory(48, 4800, "relu_1_1", "gram")
+    with pytest.raises(InputError, match=r"but 1.0 GB are free; no size fits"):
+        memory.check_memory(16, 100_000, "relu_1_1", "gram")
 
 
 @pytest.mark.usefixtures("one_gigabyte")
