@@ -7,7 +7,7 @@ import sys
 import warnings
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, cast
@@ -441,8 +441,9 @@ def _check_writable(folder: Path) -> None:
         if not os.path.isdir(existing) or not os.access(existing, os.W_OK):
             raise NotADirectoryError
         absolute.mkdir(parents=True, exist_ok=True)
-        for path in missing:
-            path.rmdir()
+        with suppress(OSError):  # another process may use it already
+            for path in missing:
+                path.rmdir()
     except (OSError, ValueError) as error:
         raise InputError(
             f"out is {str(folder)!r}, but must be a folder that can be written"
