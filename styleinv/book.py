@@ -34,7 +34,7 @@ from rich.text import Text
 from styleinv.app import STATIC
 from styleinv.encoder import load_encoder
 from styleinv.errors import InputError, nearest, shown, whole_number
-from styleinv.files import alone, write_atomically, write_text
+from styleinv.files import alone, remove_parts, write_atomically, write_text
 from styleinv.gallery import LARGEST_SEED
 from styleinv.images import MIN_SIZE, load_style
 
@@ -115,6 +115,7 @@ def _build_on(
         if executed.exists():
             _say("  kept from the last build")
         else:
+            remove_parts(executed)
             result = _execute(notebooks[source], source, chosen[source])
             write_text(executed, nbformat.writes(result))
             _say(f"  {time.monotonic() - started:.0f} s")

@@ -511,7 +511,9 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt, Timeout):
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        # PyTorch has a type of its own for a GPU's memory, and none for the computer's.
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
             raise
         _fail("the memory is used up; a smaller --size needs less")
     sys.exit(code or 0)

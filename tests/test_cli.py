@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from styleinv import __version__, cli
@@ -283,3 +284,30 @@ def test_verify_exits_with_1_if_something_is_wrong(tmp_path: Path) -> None:
     done = run("verify", "runs", cwd=tmp_path)
     assert done.returncode == 1
     assert picture.stem in done.stdout
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_is_used_up_is_one_sentence(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "Error: the memory is used up; a smaller --size needs less.\n"
+    )
+    monkeypatch.setattr(cli, "app", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()

@@ -21,6 +21,7 @@ from styleinv import store
 from styleinv.errors import InputError
 from styleinv.images import MIN_SIZE, Pixels, load_style, to_uint8
 from styleinv.invert import Inversion, Task, plan
+from styleinv.memory import check_memory
 from styleinv.optim import Iterate
 
 Phase = Literal["waiting", "loading", "running", "paused", "ended", "failed"]
@@ -227,6 +228,9 @@ class Session:
     def _run(self, attempt: Attempt) -> None:
         attempt.phase = "loading"
         asked_for = attempt.asked_for
+        size = asked_for["size"]
+        # Before a large style is painted, which takes long.
+        check_memory(size, size, asked_for["layer"], asked_for["loss"])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             task = plan(**asked_for)
