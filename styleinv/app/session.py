@@ -238,8 +238,11 @@ class Session:
             attempt.notes = _sentences(caught, Path(asked_for["style"]).parent)
             attempt.task, attempt.style = task, to_uint8(task.style)
             self._skipping = False
-        result = task.run(lambda iterate: self._see(attempt, iterate))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = task.run(lambda iterate: self._see(attempt, iterate))
         with self.lock:
+            attempt.notes += _sentences(caught, Path(asked_for["style"]).parent)
             attempt.finish(result)
 
     def _see(self, attempt: Attempt, iterate: Iterate) -> bool:
