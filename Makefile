@@ -16,9 +16,9 @@ env: .venv/installed
 book: env
 	$(BIN)/styleinv book
 
-# Three processes with one thread each: most tests are small, and some wait for a browser.
+# Two processes with one thread each are faster than one with two: most tests are small.
 test: env lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 lint: env
 	$(BIN)/ruff check .

@@ -63,27 +63,6 @@ def test_sweep_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs").glob("*.png"))) == 8
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ((), "sweep needs either --style, once or more, or --manifest"),
-        (("--style", "bundled:dots", "--manifest", "x.yml"), "sweep needs either --style"),
-        (("--manifest", "x.yml"), "manifest 'x.yml' cannot be read"),
-        (("--style", "bundled:dots", "--loss", "grams"), "losses is 'grams', but must be one of"),
-        (
-            ("--style", "bundled:dots", "--seeds", "0"),
-            "seeds is 0, but must be a whole number from 1 to 10,000",
-        ),
-    ],
-)
-def test_sweep_refuses(tmp_path: Path, options: tuple[str, ...], match: str) -> None:
-    done = run("sweep", *options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert match in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_ctrl_c_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
     """The picture as far as it is, and a checkpoint from which the same command goes on."""
     options = ("--size", "24", "--protocol", "chapter", "--iterations", "1500")
@@ -167,47 +146,6 @@ def test_a_run_that_is_there_is_not_made_again(tmp_path: Path) -> None:
     assert [done.returncode for done in outputs] == [0, 0, 0]
     assert len({done.stdout for done in outputs}) == 1
     assert ["kept from an earlier run" in done.stderr for done in outputs] == [False, True, False]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["absent.jpg"], "image 'absent.jpg' is not an existing file"),
-        (["PICTURE", "--layer", "relu_9_9"], "layer is 'relu_9_9', but must be one of: relu_1_1"),
-        (["PICTURE", "--loss", "moment-7"], "loss is 'moment-7', but must be one of: gram"),
-        (["PICTURE", "--size", "3"], "size is 3, but must be a whole number from 16 to 4,096"),
-        (["PICTURE", "--size", "large"], "'--size': Input should be a valid integer"),
-        (["PICTURE", "--protocol", "slow"], "protocol is 'slow'"),
-        (["PICTURE", "--encoder", "absent.pth"], "encoder 'absent.pth' is neither"),
-        (["PICTURE", "--seed", "-1"], "seed is -1"),
-        (["PICTURE", "--iterations", "0"], "iterations is 0"),
-        (["PICTURE", "--device", "quantum"], "device is 'quantum'"),
-        (["PICTURE", "--fit", "stretch"], "fit is 'stretch'"),
-        (["PICTURE", "--out", "PICTURE"], "but must be a folder that can be written"),
-        (["PICTURE", "--lair", "relu_1_1"], "No such option: --lair"),
-        ([], "Missing argument 'style'"),
-    ],
-)
-def test_bad_input_is_one_sentence_and_exit_code_2(
-    picture: Path,
-    tmp_path: Path,
-    arguments: list[str],
-    sentence: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    named = [picture.name if argument == "PICTURE" else argument for argument in arguments]
-    monkeypatch.setattr(sys, "argv", ["styleinv", "invert", *named])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("Error: ")
-    assert sentence in printed.err
-    assert len(printed.err.strip().splitlines()) == 1
-    assert os.listdir(tmp_path) == [picture.name]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ COMMANDS = {
     "invert good.png --encoder nan.safetensors": "'features.7.weight' holds NaN or infinity",
     # --- sweeps and manifests
     "sweep": "sweep needs either --style, once or more, or --manifest",
+    "sweep --style good.png --manifest other.yml": "sweep needs either --style, once or more, or",
     "sweep --style good.png --layer relu_3_1": "layers is 'relu_3_1', but must be one of",
     "sweep --style good.png --loss moment": "losses is 'moment', but must be one of",
     "sweep --style good.png --style absent.png": "image 'absent.png' is not an existing file",

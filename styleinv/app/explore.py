@@ -35,7 +35,7 @@ from styleinv.store import run_of
 
 # Large pictures come less often: showing them takes a fifth of the time at most.
 FRAME_SECONDS, FRAME_SHARE = 0.25, 0.2
-SILENCE = 6.0
+SILENCE = 8.0
 MOST_RUNS = 4
 # As large as the preview that is made of it; in the snapshot there is none.
 THUMBNAIL, SMALL_THUMBNAIL = 128, 72
