@@ -149,9 +149,7 @@ def judge(
     terms, claims = read_ledger(Path(ledger))
     for name in wanted:
         one_of("claim", name, tuple(claim.id for claim in claims))
-    records = {
-        path: store.read_record(path) for path in sorted(Path(results, "runs").rglob("*.json"))
-    }
+    records = store.read_records(Path(results, "runs"))
     try:
         runs = [
             {**_fields(path.parent.name, record), "record": record}

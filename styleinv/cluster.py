@@ -131,7 +131,7 @@ class DaskCluster:
             )
             at_work: set[Future] = set()
             try:
-                for future in self._finished(missing, order, at_work, execution.stop):
+                for future in self._finished(missing, order, at_work, stop, execution.stop):
                     run, found_there = _result(future)
                     if not store.was_stopped(run):
                         kept = _kept(run, folder)
@@ -145,7 +145,8 @@ class DaskCluster:
         tasks: Sequence[Task],
         order: _Order,
         at_work: set[Future],
-        stop: Callable[[], bool],
+        stop: distributed.Event,
+        wish: Callable[[], bool],
     ) -> Iterator[Future]:
         """The futures of the tasks as they end, and of those at work when somebody wants to stop.
 
@@ -154,7 +155,7 @@ class DaskCluster:
         """
         futures = self._submitted(tasks, order)
         left = len(tasks)
-        while left and not stop():
+        while left and not wish():
             free = len(self.client.nthreads()) - len(at_work)
             at_work.update(itertools.islice(futures, max(0, free)))
             for future in [future for future in at_work if future.done()]:
@@ -162,9 +163,9 @@ class DaskCluster:
                 left -= 1
                 yield future
             time.sleep(LOOK_SECONDS)
-        if at_work:
-            _end(at_work, distributed.Event(order.stop, client=self.client))
-            yield from sorted(at_work, key=str)
+        _end(at_work, stop)
+        while at_work:
+            yield at_work.pop()
 
     def _check_memory(self, tasks: Sequence[Task]) -> None:
         """Refuse more workers than have memory for the largest runs at the same time."""

@@ -1,6 +1,5 @@
 """Files that appear whole or not at all, and what one process at a time may do with them."""
 
-import glob
 import os
 import tempfile
 import warnings
@@ -115,11 +114,14 @@ def _acquire(guard: BaseFileLock, waiting: str, stop: Callable[[], bool]) -> Non
         guard.acquire(cancel_check=stop)
 
 
-def remove_parts(path: Path) -> None:
-    """Remove what processes that were killed while they wrote `path` have left beside it."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with suppress(OSError):
-            part.unlink()
+def remove_parts(*paths: Path) -> None:
+    """Remove what processes that were killed while they wrote files of one folder left there."""
+    beginnings = tuple(f".{path.name}." for path in paths)
+    with suppress(FileNotFoundError):  # where there is no folder yet, nothing is left
+        for part in paths[0].parent.iterdir():
+            if part.name.startswith(beginnings):
+                with suppress(OSError):
+                    part.unlink()
 
 
 def folder_made(folder: Path) -> None:

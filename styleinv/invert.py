@@ -1,5 +1,6 @@
 """Invert a style image: change noise until its statistic at one layer matches the style's."""
 
+import functools
 import hashlib
 import math
 import warnings
@@ -77,12 +78,11 @@ class Task:
 
     def asked(self) -> dict[str, Any]:
         """Everything that determines the result, as plain JSON values."""
-        pixels = self.style.contiguous().numpy().tobytes()
         # Only where it is not the loss's own: what was asked before keeps its address.
         chosen = {} if self.alpha == ALPHA else {"alpha": self.alpha}
         return {
             **chosen,
-            "style_sha256": hashlib.sha256(pixels).hexdigest(),
+            "style_sha256": self._style_sha256,
             "height": self.style.shape[1],
             "width": self.style.shape[2],
             "layer": self.layer,
@@ -94,6 +94,10 @@ class Task:
             "seed": self.seed,
             "protocol": self.protocol.settings(self.loss, self.layer),
         }
+
+    @functools.cached_property
+    def _style_sha256(self) -> str:  # a run asks for it several times
+        return pixels_sha256(self.style)
 
     @property
     def address(self) -> str:
@@ -329,6 +333,11 @@ def plan(
     if not isinstance(encoder, Encoder):
         encoder = load_encoder(encoder, device=device)
     return Task(image, source, layer, loss, encoder, chosen, seed, alpha)
+
+
+def pixels_sha256(image: Tensor) -> str:
+    """SHA-256 of an image's float32 values, row by row, channel after channel."""
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
 
 
 def noise_image(like: Tensor, protocol: Protocol, seed: int) -> Tensor:

@@ -189,9 +189,12 @@ def find(task: Task, folder: str | Path) -> Run | None:
     except InputError as error:
         warnings.warn(f"{error}: the run is made again", stacklevel=2)
         return None
-    # What a reader stopped, or the clock on a busy machine, is not what was asked for.
-    repeatable = run.record["result"]["stop_reason"] not in ("time", "stopped")
-    return run if repeatable and run.record["address"] == task.address else None
+    return run if is_repeatable(run.record) and run.record["address"] == task.address else None
+
+
+def is_repeatable(record: Record) -> bool:
+    """Whether a run is what was asked for: not what a reader stopped, or the clock cut off."""
+    return record["result"]["stop_reason"] not in ("time", "stopped")
 
 
 def path_of(task: Task, folder: str | Path) -> Path:
@@ -258,8 +261,7 @@ def was_stopped(run: Run) -> bool:
 def _claimed(path: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """While active, no other process writes the run whose record is at `path`."""
     with alone(_lock(path), f"another process is making {path.stem}: waiting for it", stop):
-        for suffix in (".png", ".json", SUFFIX):
-            remove_parts(path.with_suffix(suffix))
+        remove_parts(*(path.with_suffix(suffix) for suffix in (".png", ".json", SUFFIX)))
         yield
 
 
@@ -302,6 +304,11 @@ def read_record(path: Path) -> Record:
     if not isinstance(record, dict):
         raise InputError(f"record {str(path)!r} holds no JSON object")
     return record
+
+
+def read_records(folder: Path) -> dict[Path, Record]:
+    """`read_record` for all in `folder` and below, by their paths, in the order of names."""
+    return {path: read_record(path) for path in sorted(folder.rglob("*.json"))}
 
 
 def has_picture(record: Record) -> bool:

@@ -1,6 +1,5 @@
 """Whether kept runs are what they say: every hash, every metric, and a few of them made again."""
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from styleinv.choice import iterations_of, theta_of
 from styleinv.encoder import SOURCES, Encoder, load_encoder
 from styleinv.errors import InputError
 from styleinv.images import Pixels, load_style, to_uint8
-from styleinv.invert import Task, plan
+from styleinv.invert import Task, pixels_sha256, plan
 from styleinv.losses import ALPHA
 from styleinv.protocol import get_protocol
 from styleinv.store import Record, Run
@@ -110,8 +109,7 @@ class _Styles:
         key = (source, asked["width"])
         if key not in self._known:
             image = load_style(*key)
-            sha256 = hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
-            self._known[key] = sha256, to_uint8(image)
+            self._known[key] = pixels_sha256(image), to_uint8(image)
         sha256, pixels = self._known[key]
         return pixels if sha256 == asked["style_sha256"] else None
 
@@ -160,7 +158,7 @@ def _can_be_made_again(record: Record, weights: Encoder | None) -> bool:
         and asked["height"] == asked["width"] <= LARGEST_RERUN
         and record["result"]["evaluations"] <= MOST_EVALUATIONS
         and asked["device"] == "cpu"
-        and record["result"]["stop_reason"] not in ("time", "stopped")
+        and store.is_repeatable(record)
     )
 
 

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from styleinv import gallery
 from styleinv.encoder import Encoder, load_encoder
 
 ROOT = Path(__file__).parents[1]
+PROGRAM = Path(sys.executable).with_name("styleinv")
+# Seconds to wait for what has to come, also on a busy machine.
+PATIENCE = 60
 REAL_WEIGHTS = Path(
     os.environ.get(
         "STYLEINV_VGG19",
@@ -116,7 +120,7 @@ def built(project: Path, painting: Path, tmp_path_factory: pytest.TempPathFactor
     parameters.write_text(yaml.safe_dump(SMALL))
     finished = subprocess.run(
         [
-            *(Path(sys.executable).with_name("styleinv"), "book"),
+            *(PROGRAM, "book"),
             *("-p", f"styles={painting},skimage:coffee"),
             *("-f", parameters),
         ],
@@ -130,6 +134,39 @@ def built(project: Path, painting: Path, tmp_path_factory: pytest.TempPathFactor
     assert finished.stdout.startswith("The book is ready: open ")
     assert "transparent" in finished.stderr
     return project / "_build" / "html"
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """What the condition returns as soon as that is true."""
+    last = time.monotonic() + PATIENCE
+    while time.monotonic() < last:
+        if found := condition():
+            return found
+        time.sleep(0.01)
+    raise TimeoutError
+
+
+def interrupted(
+    when: Callable[[subprocess.Popen[str]], Any], arguments: Sequence[object], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """The command line in `folder`, with Ctrl-C as a terminal sends it: to the whole group."""
+    command = [str(PROGRAM), *map(str, arguments)]
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            wait_for(lambda: when(process))
+            os.killpg(process.pid, signal.SIGINT)
+            printed = process.communicate(timeout=PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, *printed)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -203,7 +240,7 @@ class LivePage:
 @contextmanager
 def explored(folder: Path, *options: str) -> Iterator[LivePage]:
     """The live page, served by the command line from `folder`; stopped as by Ctrl-C."""
-    command = [Path(sys.executable).with_name("styleinv"), "explore", "--no-browser", *options]
+    command = [PROGRAM, "explore", "--no-browser", *options]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -1,13 +1,10 @@
 """The command line as a user meets it: files out, one sentence and exit code 2 for bad input."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +13,7 @@ import torch
 from PIL import Image
 
 from styleinv import __version__, cli
-from tests.conftest import ROOT
-
-PROGRAM = Path(sys.executable).with_name("styleinv")
+from tests.conftest import PROGRAM, ROOT, interrupted, wait_for
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -67,19 +62,10 @@ def test_ctrl_c_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
     """The picture as far as it is, and a checkpoint from which the same command goes on."""
     options = ("--size", "24", "--protocol", "chapter", "--iterations", "1500")
     command = ["invert", picture, *options, "--checkpoint-every", "0.05"]
-    process = subprocess.Popen(
-        [PROGRAM, *command],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: any(tmp_path.glob("out/*.checkpoint")))
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "The same command again goes on from here." in err
-    png, file = (tmp_path / line for line in out.splitlines())
+    done = interrupted(lambda _: any(tmp_path.glob("out/*.checkpoint")), command, tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert "The same command again goes on from here." in done.stderr
+    png, file = (tmp_path / line for line in done.stdout.splitlines())
     assert png.is_file()
     stopped = json.loads(file.read_text())["result"]
     assert stopped["stop_reason"] == "stopped"
@@ -99,17 +85,13 @@ def test_ctrl_c_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_sweep_that_goes_on_later(tmp_path: Path) -> None:
     options = ("--layer", "relu_2_2", "--loss", "mmd", "--loss", "gram", "--size", "32")
     command = ["sweep", "--style", "bundled:dots", *options, "--iterations", "200", "--out", "runs"]
-    process = subprocess.Popen(
-        [PROGRAM, *command, "--checkpoint-every", "0"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
+    done = interrupted(
+        lambda _: any(tmp_path.glob("runs/*gram*.checkpoint")),
+        [*command, "--checkpoint-every", "0"],
+        tmp_path,
     )
-    wait_for(lambda: any(tmp_path.glob("runs/*gram*.checkpoint")))
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "The same command again goes on from here." in err
+    assert done.returncode == 130, done.stderr
+    assert "The same command again goes on from here." in done.stderr
     assert len(list(tmp_path.glob("runs/*.checkpoint"))) == 1
     done = run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -117,27 +99,17 @@ def test_ctrl_c_ends_a_sweep_that_goes_on_later(tmp_path: Path) -> None:
     assert {file.suffix for file in tmp_path.glob("runs/*")} == {".json", ".png"}
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def test_says_that_a_protocol_has_no_checkpoints(tmp_path: Path) -> None:
-    options = ("--protocol", "scipy", "--size", "64", "--out", "out")
-    process = subprocess.Popen(
-        [PROGRAM, "invert", "bundled:dots", *options],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: any(tmp_path.glob("out/.*.lock")))
-    time.sleep(0.5)  # some iterations; a first one would do
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "starts from the beginning: protocol 'scipy' has no checkpoints" in err
+    command = ["invert", "bundled:dots", "--protocol", "scipy", "--size", "64", "--out", "out"]
+
+    def has_begun(_: object) -> bool:
+        wait_for(lambda: any(tmp_path.glob("out/.*.lock")))
+        time.sleep(0.5)  # some iterations; a first one would do
+        return True
+
+    done = interrupted(has_begun, command, tmp_path)
+    assert done.returncode == 130, done.stderr
+    assert "starts from the beginning: protocol 'scipy' has no checkpoints" in done.stderr
 
 
 def test_a_run_that_is_there_is_not_made_again(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +29,8 @@ from styleinv.errors import InputError
 from styleinv.invert import Task
 from styleinv.store import read_folder
 from styleinv.sweep import Execution, make_runs, plan_sweep
-from tests.conftest import ROOT
+from tests.conftest import PATIENCE, PROGRAM, ROOT, interrupted, wait_for
 
-PROGRAM = Path(sys.executable).with_name("styleinv")
-PATIENCE = 60
 SWEEP = ("sweep", "--style", "bundled:dots", "--layer", "relu_1_1", "--size", "16")
 # Two long runs.
 LONG = ("--loss", "gram", "--protocol", "chapter", "--seeds", "2", "--threads", "1")
@@ -107,16 +105,6 @@ def meanwhile(act: Any, *arguments: Any) -> Iterator[list[Any]]:
     yield results
     thread.join(PATIENCE)
     assert results, "it never came to that"
-
-
-def wait_for(condition: Any) -> Any:
-    """What the condition returns as soon as that is true."""
-    last = time.monotonic() + PATIENCE
-    while time.monotonic() < last:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    raise TimeoutError
 
 
 def kill_in_the_middle(pid: int) -> tuple[str, list[dict[str, Any]]]:
@@ -453,26 +441,6 @@ def test_one_place_at_a_time(
     assert list(tmp_path.iterdir()) == []
 
 
-def interrupted(when: Any, arguments: Sequence[str], folder: Path) -> tuple[int, str]:
-    """Ctrl-C as a terminal sends it, to the whole group: exit code and what was printed."""
-    with subprocess.Popen(
-        [str(PROGRAM), *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            wait_for(lambda: when(process))
-            os.killpg(process.pid, signal.SIGINT)
-            printed, _ = process.communicate(timeout=PATIENCE)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        return process.returncode, printed
-
-
 def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(
     bundled: Encoder, tmp_path: Path
 ) -> None:
@@ -482,10 +450,9 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(
     def both_are_at_work(_: object) -> bool:
         return len([*out.glob(".*.lock")]) == 2
 
-    assert interrupted(both_are_at_work, command, tmp_path) == (
-        130,
-        "The same command again goes on from here.\n",
-    )
+    done = interrupted(both_are_at_work, command, tmp_path)
+    printed = done.stdout + done.stderr
+    assert (done.returncode, printed) == (130, "The same command again goes on from here.\n")
     left = [*out.glob("*.checkpoint")]
     assert len(left) == 2
     traces = {checkpoint.stem: trace_in(checkpoint) for checkpoint in left}
@@ -524,6 +491,6 @@ def test_ctrl_c_while_the_workers_start_is_quiet(tmp_path: Path) -> None:
             return any("multiprocessing" in " ".join(child.cmdline()) for child in children)
         return False
 
-    code, printed = interrupted(has_children, command, tmp_path)
-    assert code == 130
-    assert printed in ("", "The same command again goes on from here.\n")
+    done = interrupted(has_children, command, tmp_path)
+    assert done.returncode == 130
+    assert done.stdout + done.stderr in ("", "The same command again goes on from here.\n")

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from styleinv.encoder import VGG19_HASH_PREFIX
-from tests.conftest import ROOT
-
-PROGRAM = Path(sys.executable).with_name("styleinv")
+from tests.conftest import PROGRAM, ROOT
 
 # Python imports this before anything else, in child processes as well.
 GUARD = """

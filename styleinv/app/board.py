@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from styleinv import metrics
+from styleinv import metrics, store
 from styleinv.app.session import Attempt, Session
 from styleinv.choice import Record, duration, theta_of, title_of
 from styleinv.encoder import LAYERS
@@ -85,8 +85,7 @@ class References:
 
     @functools.cached_property
     def records(self) -> list[Record]:
-        files = sorted(self.folder.rglob("*.json")) if self.folder is not None else []
-        return [json.loads(file.read_text()) for file in files]
+        return [] if self.folder is None else list(store.read_records(self.folder).values())
 
     def curve(self, task: Task) -> dict[str, Any]:
         """The loss curve of the same cell, if there is one, and a sentence about it."""

@@ -12,7 +12,8 @@ import time
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -195,13 +196,12 @@ class Session:
         path = folder / (Path(name.replace("\\", "/")).name or "upload")
         path.write_bytes(content)
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+            with _notes(folder) as notes:
                 load_style(path, MIN_SIZE)
         except InputError as error:
             shutil.rmtree(folder)
             raise InputError(str(error).replace(f"{folder}/", "")) from error
-        return path, _sentences(caught, folder)
+        return path, notes
 
     def _tell(self, **wishes: bool) -> None:
         with self.lock:
@@ -231,18 +231,17 @@ class Session:
         size = asked_for["size"]
         # Before a large style is painted, which takes long.
         check_memory(size, size, asked_for["layer"], asked_for["loss"])
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        folder = Path(asked_for["style"]).parent
+        with _notes(folder) as notes:
             task = plan(**asked_for)
         with self.lock:
-            attempt.notes = _sentences(caught, Path(asked_for["style"]).parent)
+            attempt.notes = notes
             attempt.task, attempt.style = task, to_uint8(task.style)
             self._skipping = False
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with _notes(folder) as more:
             result = task.run(lambda iterate: self._see(attempt, iterate))
         with self.lock:
-            attempt.notes += _sentences(caught, Path(asked_for["style"]).parent)
+            attempt.notes += more
             attempt.finish(result)
 
     def _see(self, attempt: Attempt, iterate: Iterate) -> bool:
@@ -283,6 +282,11 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _sentences(caught: Sequence[warnings.WarningMessage], folder: Path) -> list[str]:
-    """Warnings as a reader is told them: without the folder that a file was put in."""
-    return [str(warning.message).replace(f"{folder}/", "") for warning in caught]
+@contextmanager
+def _notes(folder: Path) -> Iterator[list[str]]:
+    """Afterwards, what was warned of, without the folder that a file was put in."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield notes
+    notes += [str(warning.message).replace(f"{folder}/", "") for warning in caught]
