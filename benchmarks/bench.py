@@ -28,8 +28,8 @@ from ways import (
 )
 
 import styleinv
-from styleinv.app.server import WAITING
-from styleinv.invert import Task, plan
+from styleinv.inversion import Task, plan
+from styleinv.live.server import WAITING
 from styleinv.protocol import CHAPTER, FAST, SCIPY
 
 SIZE = 128

@@ -6,8 +6,8 @@ python benchmarks/first_picture.py SIZE ROUNDS
 import sys
 import time
 
-from styleinv.app.board import Board, References, wishes_of
-from styleinv.app.explore import CHOICE, FRAME_SECONDS, png
+from styleinv.live.board import Board, References, wishes_of
+from styleinv.live.widget import CHOICE, FRAME_SECONDS, png
 
 TENTH = 0.1
 

@@ -42,7 +42,7 @@ import styleinv
 from styleinv import LAYERS, fingerprint
 from styleinv.files import write_text
 from styleinv.images import short_name
-from styleinv.invert import Task, plan
+from styleinv.inversion import Task, plan
 from styleinv.protocol import CHAPTER, FAST, SCIPY, Protocol
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from styleinv.invert import invert
+from styleinv.inversion import invert
 from styleinv.protocol import FAST
 
 encoder, style, size, layer, loss, *evaluations = sys.argv[1:]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import styleinv
 from styleinv import optim
-from styleinv.invert import Task, noise_image
+from styleinv.inversion import Task, noise_image
 from styleinv.losses import make_loss
 from styleinv.protocol import CHAPTER, CHAPTER_ITERATIONS, FAST, RELEASED, SCIPY
 

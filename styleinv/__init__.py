@@ -4,12 +4,10 @@ from styleinv import losses
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError
 from styleinv.images import load_style, save_png
-from styleinv.invert import Inversion, invert
+from styleinv.inversion import Inversion, invert
 from styleinv.losses import LOSSES
-from styleinv.manifest import reference_runs
 from styleinv.optim import Iterate
 from styleinv.protocol import PROTOCOLS, Protocol
-from styleinv.sweep import own_runs, sweep
 from styleinv.version import __version__
 
 __all__ = [
@@ -26,8 +24,5 @@ __all__ = [
     "load_encoder",
     "load_style",
     "losses",
-    "own_runs",
-    "reference_runs",
     "save_png",
-    "sweep",
 ]

@@ -17,20 +17,21 @@ import typer
 from filelock import Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from styleinv_book.claims import judge
 
-from styleinv import gallery, store
 from styleinv.checkpoint import DEFAULT_SECONDS, checked_seconds
-from styleinv.claims import judge
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
 from styleinv.errors import InputError, one_line, whole_number
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
-from styleinv.invert import DEFAULT_SIZE, plan
+from styleinv.inversion import DEFAULT_SIZE, plan
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
-from styleinv.manifest import make_reference_runs
 from styleinv.optim import Iterate
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS, Protocol
-from styleinv.sweep import MOST_THREADS, Cluster, Execution, make_runs, plan_sweep
-from styleinv.verify import verify as verify_runs
+from styleinv.runs import store
+from styleinv.runs.reference import make_reference_runs
+from styleinv.runs.sweeps import MOST_THREADS, Cluster, Execution, make_runs, plan_sweep
+from styleinv.runs.verification import verify as verify_runs
+from styleinv.styles import PAINTED, PHOTOGRAPHS
 from styleinv.version import __version__
 
 MOST_SEEDS = 10_000
@@ -285,7 +286,7 @@ def _cluster(
         yield None
         return
     # Only this needs Dask, which is slow to import.
-    from styleinv.cluster import local_cluster, remote_cluster
+    from styleinv.runs.cluster import local_cluster, remote_cluster
 
     opened = (
         remote_cluster(scheduler, threads)
@@ -320,7 +321,7 @@ def book(
     Example: styleinv book -p styles=painting.jpg -p size=128
     """
     # Only this command needs the notebook tools, and they are slow to import.
-    from styleinv.book import build_book, read_parameters
+    from styleinv_book.build import build_book, read_parameters
 
     index = build_book(root, read_parameters(parameter or [], parameters_file))
     print(f"The book is ready: open {index}")
@@ -398,7 +399,7 @@ def explore(
     The page is for this machine only. Closing it ends its run, Ctrl-C ends them all.
     """
     try:
-        from styleinv.app.server import serve
+        from styleinv.live.server import serve
     except ImportError as error:
         raise InputError(
             f"explore needs the packages of the book ({error.name} is missing): "
@@ -417,9 +418,9 @@ def explore(
 @app.command()
 def styles() -> None:
     """List the style images that need no file."""
-    for name, style in gallery.STYLES.items():
+    for name, style in PAINTED.items():
         print(f"{BUNDLED}{name:20} {style.description}")
-    for name, credit in gallery.SCIKIT_IMAGE.items():
+    for name, credit in PHOTOGRAPHS.items():
         print(f"{SCIKIT_IMAGE}{name:20} {credit}")
 
 

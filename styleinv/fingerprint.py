@@ -10,7 +10,16 @@ import scipy
 import torch
 
 # What a run's numbers depend on, beside the weights, which its address names.
-COMPUTING_ROOMS = ("gallery", "images", "encoder", "losses", "protocol", "lbfgs", "optim", "invert")
+COMPUTING_ROOMS = (
+    "styles",
+    "images",
+    "encoder",
+    "losses",
+    "protocol",
+    "lbfgs",
+    "optim",
+    "inversion",
+)
 
 
 def json_sha256(value: Any) -> str:

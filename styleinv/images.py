@@ -16,15 +16,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from styleinv import gallery
 from styleinv.errors import InputError, nearest, one_line, one_of, whole_number
 from styleinv.files import write_atomically
+from styleinv.styles import LARGEST_SIZE, PAINTED, PHOTOGRAPHS, SMALLEST_SIZE, paint, photograph
 
-MIN_SIZE, MAX_SIZE = gallery.SMALLEST_SIZE, gallery.LARGEST_SIZE
+MIN_SIZE, MAX_SIZE = SMALLEST_SIZE, LARGEST_SIZE
 
 Fit = Literal["crop", "keep"]
 Pixels = NDArray[np.uint8]  # (H, W, 3), 0 to 255
 BUNDLED, SCIKIT_IMAGE = "bundled:", "skimage:"
+# Styles that need no file.
+STYLE_NAMES = (
+    *(BUNDLED + name for name in PAINTED),
+    *(SCIKIT_IMAGE + name for name in PHOTOGRAPHS),
+)
 
 # What Pillow decodes by itself; for others, such as EPS, it starts programs. Most common first.
 FORMATS = (
@@ -44,8 +49,8 @@ def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor
     """A style image by file path, gallery name or scikit-image name.
 
     Args:
-        source: a file; ``bundled:NAME`` for a procedural style of `gallery.STYLES`, painted at
-            `size`; or ``skimage:NAME`` for a picture of `gallery.SCIKIT_IMAGE`.
+        source: a file; ``bundled:NAME`` for a procedural style of `PAINTED`, painted at
+            `size`; or ``skimage:NAME`` for a picture of `PHOTOGRAPHS`.
         size: length of the shorter side of the result in pixels, 16 to 4096.
         fit: ``"crop"`` resizes the shorter side to `size` and cuts out the central square, as the
             chapter does; ``"keep"`` resizes only and keeps the aspect ratio.
@@ -66,9 +71,9 @@ def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor
     text = str(source)
     notes: list[str] = []
     if text.startswith(BUNDLED):
-        return _to_tensor(gallery.paint(text.removeprefix(BUNDLED), size))
+        return _to_tensor(paint(text.removeprefix(BUNDLED), size))
     if text.startswith(SCIKIT_IMAGE):
-        picture = Image.fromarray(gallery.photograph(text.removeprefix(SCIKIT_IMAGE)))
+        picture = Image.fromarray(photograph(text.removeprefix(SCIKIT_IMAGE)))
     else:
         picture, notes = _open(text)
     width, height = picture.size
@@ -183,8 +188,8 @@ def _check_file(name: str) -> None:
     elif os.path.exists(name):
         raise InputError(f"image {name!r} is a pipe or a device, but must be a file")
     else:
-        known = [f"{BUNDLED}{style}" for style in gallery.STYLES]
-        pictures = [f"{SCIKIT_IMAGE}{picture}" for picture in gallery.SCIKIT_IMAGE]
+        known = [f"{BUNDLED}{style}" for style in PAINTED]
+        pictures = [f"{SCIKIT_IMAGE}{picture}" for picture in PHOTOGRAPHS]
         raise InputError(
             f"image {name!r} is not an existing file (or one of: {', '.join(known)})"
             f"{nearest(name, [*known, *pictures])}"

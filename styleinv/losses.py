@@ -550,6 +550,22 @@ TITLES = {
     "central-moments": "central moments",
 }
 
+# The same colour everywhere: Okabe and Ito's palette, told apart by the colour-blind.
+COLOURS = {
+    "gram": "#000000",
+    "moment-1": "#56b4e9",
+    "moment-2": "#0072b2",
+    "moment-3": "#e69f00",
+    "moment-4": "#d55e00",
+    "mmd": "#cc79a7",
+}
+
+
+def title_of(loss: str) -> str:
+    """What tables and figures call a loss, known here or not."""
+    return TITLES.get(loss, loss)
+
+
 # Not in the chapter; one formula in every convention.
 BEYOND = ("mmd-vector", "histogram", "sliced-wasserstein", "central-moments")
 

@@ -23,8 +23,8 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 from torch import Tensor
 from xdist.scheduler import LoadScopeScheduling
 
-from styleinv import gallery
 from styleinv.encoder import Encoder, load_encoder
+from styleinv.styles import paint
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("styleinv")
@@ -50,7 +50,7 @@ SMALL = {
 
 
 # Files whose tests need the built book: one process builds it for all of them.
-OF_THE_BOOK = {f"tests/test_{name}.py" for name in ("book", "explorer", "pages")}
+OF_THE_BOOK = {"tests/test_book.py", "tests/test_viewer.py", "tests/long/test_pages.py"}
 
 
 class _ByFile(LoadScopeScheduling):
@@ -106,7 +106,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader's image, outside of the project, with what deserves a note and an odd name."""
     path = tmp_path_factory.mktemp("private") / "my $5^^$ painting.png"
-    pixels = gallery.paint("rectangles", 24)
+    pixels = paint("rectangles", 24)
     picture = Image.fromarray((255 * pixels).astype("uint8"))
     picture.putalpha(200)
     picture.save(path)

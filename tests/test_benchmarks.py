@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from styleinv.encoder import Encoder
-from styleinv.invert import noise_image, plan
+from styleinv.inversion import noise_image, plan
 from styleinv.protocol import RELEASED
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

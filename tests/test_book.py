@@ -10,9 +10,9 @@ from urllib.parse import parse_qs
 import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import Page
+from styleinv_book.build import _brought_in, _kept, _shared_digest, build_book, read_parameters
 
 from styleinv import LAYERS, InputError
-from styleinv.book import _brought_in, _kept, _shared_digest, build_book, read_parameters
 from tests.conftest import SMALL
 
 
@@ -65,10 +65,10 @@ def test_figures_tell_what_made_them(built: Path) -> None:
     for fact in (*facts, "device cpu", "torch", "styleinv"):
         assert fact in build
     for page in (built / "notebooks").glob("*.html"):
-        assert "_downloads/" in page.read_text() or page.stem in ("explorer", "provenance")
+        assert "_downloads/" in page.read_text() or page.stem in ("viewer", "provenance")
 
 
-def test_reference_pictures_lead_to_their_state_in_the_explorer(built: Path) -> None:
+def test_reference_pictures_lead_to_their_state_in_the_viewer(built: Path) -> None:
     soup = BeautifulSoup((built / "notebooks/experiments.html").read_text(), "html.parser")
     link = soup.select_one("#figure-1-3 table.pictures a")
     assert link is not None

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import styleinv
-from styleinv import InputError, invert, optim, store
+from styleinv import InputError, invert, optim
 from styleinv.checkpoint import MOST_OF_THE_TIME, Checkpoint, State
 from styleinv.encoder import Encoder
-from styleinv.invert import plan
+from styleinv.inversion import plan
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
 from styleinv.protocol import CHAPTER, FAST, Protocol
+from styleinv.runs import store
 
 ROUNDS = dataclasses.replace(
     CHAPTER.limited_to(12), extra_rounds=2, extra_iterations=5, extra_above=0.0

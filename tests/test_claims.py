@@ -13,10 +13,11 @@ import scipy.stats
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from styleinv_book import claims_html
+from styleinv_book.claims import Sample, Terms, bootstrap, find, judge, read_ledger, value, verdict
 
-from styleinv import InputError, store
-from styleinv.app import ledger
-from styleinv.claims import Sample, Terms, bootstrap, find, judge, read_ledger, value, verdict
+from styleinv import InputError
+from styleinv.runs import store
 from tests.conftest import ROOT
 
 TERMS = Terms(loss=1e-3, artefact_area=0.01, noise=3.0)
@@ -288,8 +289,8 @@ class TestTheLedger:
 
     def test_its_html_names_every_claim_once(self) -> None:
         rows, _ = judge(ROOT / "results", ROOT / "book" / "claims.yml")
-        sections = "".join(map(ledger.section, rows))
+        sections = "".join(map(claims_html.section, rows))
         assert all(sections.count(f'id="{row.claim.id.lower()}"') == 1 for row in rows)
         places = [sections.index(f'id="{row.claim.id.lower()}"') for row in rows]
         assert all(a < b for a, b in pairwise(places))
-        assert all(row.verdict in ledger.summary([row]) for row in rows)
+        assert all(row.verdict in claims_html.summary([row]) for row in rows)

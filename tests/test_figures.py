@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
+from styleinv_book import figures
+from styleinv_book.figures import Album, Picture
+from styleinv_book.viewer import link_to
 
-from styleinv import figures, reference_runs, sweep
-from styleinv.choice import link_to
 from styleinv.encoder import Encoder
-from styleinv.figures import Album, Picture
-from styleinv.manifest import make_reference_runs
+from styleinv.runs.reference import make_reference_runs, reference_runs
+from styleinv.runs.sweeps import sweep
 from tests.test_manifest import write_manifest
 
 STYLES = ["bundled:strokes", "skimage:coffee"]
@@ -100,7 +101,7 @@ def test_embedded_pictures_are_the_runs_pixels(album: Album) -> None:
         np.testing.assert_array_equal(np.asarray(picture), album.runs[key].image)
 
 
-def test_reference_pictures_are_linked_and_lead_to_the_explorer(
+def test_reference_pictures_are_linked_and_lead_to_the_viewer(
     tmp_path: Path, bundled: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = {"styles": STYLES[:1], "losses": ["gram"], "size": 16, "iterations": [2]}
@@ -111,7 +112,7 @@ def test_reference_pictures_are_linked_and_lead_to_the_explorer(
     key = next(iter(reference.runs))
     picture, style = reference.picture(key), reference.picture(key[0])
     assert Path(picture.source).is_file()
-    assert picture.link == f"../notebooks/explorer.html{link_to(reference.runs[key].record)}"
+    assert picture.link == f"../notebooks/viewer.html{link_to(reference.runs[key].record)}"
     assert Path(style.source).is_file()
     assert reference.title == "Reference runs"
 

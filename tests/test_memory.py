@@ -10,9 +10,9 @@ import torch
 import styleinv
 from styleinv import InputError, memory
 from styleinv.encoder import Encoder, load_encoder
-from styleinv.invert import plan
+from styleinv.inversion import plan
 from styleinv.losses import LOSSES
-from styleinv.sweep import sweep
+from styleinv.runs.sweeps import sweep
 
 
 def test_every_loss_has_an_estimate() -> None:
@@ -26,7 +26,7 @@ def test_the_estimate_is_near_what_is_measured() -> None:
     if not Path("/proc/self/status").is_file():
         pytest.skip("the peak of a process is read from /proc")
     code = (
-        "import re; from styleinv.invert import plan; from styleinv.protocol import FAST\n"
+        "import re; from styleinv.inversion import plan; from styleinv.protocol import FAST\n"
         "status = lambda: open('/proc/self/status').read()\n"
         "peak = lambda: 1024 * int(re.search(r'VmHWM:\\s*(\\d+)', status())[1])\n"
         "task = plan('bundled:strokes', size=320, protocol=FAST.limited_to(6))\n"

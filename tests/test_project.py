@@ -8,10 +8,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from styleinv import reference_runs
 from styleinv.encoder import LAYERS, Encoder
 from styleinv.losses import LOSSES
 from styleinv.protocol import CHAPTER, RELEASED
+from styleinv.runs.reference import reference_runs
 from styleinv.version import __version__
 from tests.conftest import ROOT
 

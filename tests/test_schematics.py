@@ -3,10 +3,10 @@
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from styleinv_book.schematics import SIZE, encoder_schematic, loss_schematic
 
 from styleinv import load_encoder
 from styleinv.encoder import LAYERS
-from styleinv.schematics import SIZE, encoder_schematic, loss_schematic
 
 
 def labels(figure: Figure) -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from styleinv import InputError, cli
-from styleinv.app import server
+from styleinv.live import server
 from tests.conftest import LivePage, explored
 
 
@@ -49,10 +49,10 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/files/explore.ipynb",
-        "/voila/files/explore.ipynb",
-        "/voila/files/../explore.ipynb",
-        "/explore.ipynb",
+        "/files/live.ipynb",
+        "/voila/files/live.ipynb",
+        "/voila/files/../live.ipynb",
+        "/live.ipynb",
         "/etc/passwd",
         "//etc/passwd",
         "/voila/static/../../../../../../../../etc/passwd",
@@ -63,7 +63,7 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
         "/voila/api/themes/../../../../../../../../../../etc/passwd",
         "/voila/templates/lab/index.html.j2",
         "/voila/tree",
-        "/voila/render/explore.ipynb",
+        "/voila/render/live.ipynb",
         "/voila/api/contents",
         "/api/contents",
         "/api/kernels",
@@ -159,9 +159,9 @@ def test_windows_do_not_mix_and_take_their_kernels_along(
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    folders = set(Path(tempfile.gettempdir()).glob("styleinv-explore-*"))
+    folders = set(Path(tempfile.gettempdir()).glob("styleinv-live-*"))
     with explored(tmp_path) as page:
-        own = set(Path(tempfile.gettempdir()).glob("styleinv-explore-*")) - folders
+        own = set(Path(tempfile.gettempdir()).glob("styleinv-live-*")) - folders
         assert own
         assert answer(page.address, "/") == 200
         assert len(kernels(page)) == 1

@@ -13,15 +13,18 @@ import pytest
 import torch
 
 import styleinv
-from styleinv import InputError, choice, gallery, memory, store
-from styleinv.app import explore, session
-from styleinv.app.board import Board, References, wishes_of
-from styleinv.app.explore import CHOICE, Explore
-from styleinv.app.session import Attempt, Session
+from styleinv import InputError, memory
 from styleinv.encoder import Encoder
-from styleinv.invert import plan
+from styleinv.inversion import plan
+from styleinv.live import session, widget
+from styleinv.live.board import Board, References, wishes_of
+from styleinv.live.session import Attempt, Session
+from styleinv.live.widget import CHOICE, LivePage
 from styleinv.losses import LOSSES
 from styleinv.optim import Iterate
+from styleinv.runs import store
+from styleinv.runs.record import duration
+from styleinv.styles import paint
 from tests.conftest import ROOT
 
 SMALL: dict[str, Any] = {"style": "bundled:strokes", "layer": "relu_1_1", "loss": "gram"}
@@ -297,8 +300,8 @@ def test_choices_that_cannot_be_run(change: dict[str, Any], message: str) -> Non
 
 
 def test_every_option_can_be_run() -> None:
-    assert {loss for loss, _ in explore.OPTIONS["loss"]} == set(LOSSES) - {"mmd-random"}
-    assert explore.OPTIONS["adam"] == ["chapter", "released"]
+    assert {loss for loss, _ in widget.OPTIONS["loss"]} == set(LOSSES) - {"mmd-random"}
+    assert widget.OPTIONS["adam"] == ["chapter", "released"]
 
 
 def test_the_reference_is_that_of_the_same_cell(
@@ -376,37 +379,37 @@ def test_runs_of_one_loss_are_told_apart(wish: dict[str, Any]) -> None:
     ("seconds", "words"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (63, "1:03 min")]
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert choice.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_long_durations() -> None:
-    assert choice.duration(100 * 3600 + 61) == "100:01 h"
+    assert duration(100 * 3600 + 61) == "100:01 h"
 
 
 # --- The widget, without a browser --------------------------------------------------------------
 
 
 @pytest.fixture
-def widget(tmp_path: Path) -> Iterator[Explore]:
-    page = explore.page(["bundled:dots"], out=tmp_path / "out", size=24, layer="relu_1_1")
-    assert isinstance(page, Explore)
+def page(tmp_path: Path) -> Iterator[LivePage]:
+    page = widget.page(["bundled:dots"], out=tmp_path / "out", size=24, layer="relu_1_1")
+    assert isinstance(page, LivePage)
     yield page
     page.session.stop()
     page.session.join(10)
 
 
-def tell(widget: Explore, wish: str, buffers: list[memoryview] | None = None, **more: Any) -> None:
+def tell(widget: LivePage, wish: str, buffers: list[memoryview] | None = None, **more: Any) -> None:
     widget._receive(widget, {"do": wish, **more}, buffers or [])
 
 
-def answered(widget: Explore) -> bool:
+def answered(widget: LivePage) -> bool:
     """Answer as a browser does."""
     tell(widget, "seen", tick=widget.state["tick"])
     return widget.session.is_alive()
 
 
-def test_a_run_that_nobody_answers_ends(widget: Explore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explore, "SILENCE", 0.5)
+def test_a_run_that_nobody_answers_ends(widget: LivePage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widget, "SILENCE", 0.5)
     choice = {**widget.choice, "protocol": "chapter"}
     tell(widget, "start", choice=choice)
     end = time.monotonic() + 1.5
@@ -419,22 +422,22 @@ def test_a_run_that_nobody_answers_ends(widget: Explore, monkeypatch: pytest.Mon
 
 
 def test_a_paused_run_that_nobody_answers_ends(
-    widget: Explore, monkeypatch: pytest.MonkeyPatch
+    widget: LivePage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explore, "SILENCE", 0.5)
+    monkeypatch.setattr(widget, "SILENCE", 0.5)
     tell(widget, "start", choice={**widget.choice, "protocol": "chapter"})
     tell(widget, "pause")
     wait(lambda: not widget.session.is_alive(), 10)
 
 
-def test_only_offered_styles_are_run(widget: Explore, painting: Path) -> None:
+def test_only_offered_styles_are_run(widget: LivePage, painting: Path) -> None:
     tell(widget, "start", choice={**widget.choice, "style": str(painting)})
     assert not widget.session.is_alive()
     assert widget.state["bad"]
     assert widget.state["message"].startswith("Style is '")
 
 
-def test_an_upload_in_pieces(widget: Explore, painting: Path) -> None:
+def test_an_upload_in_pieces(widget: LivePage, painting: Path) -> None:
     content = painting.read_bytes()
     about = {"name": painting.name, "total": len(content), "choice": widget.choice}
     for start in range(0, len(content), 500):
@@ -455,8 +458,8 @@ def test_an_upload_in_pieces(widget: Explore, painting: Path) -> None:
     assert widget.state["message"] == "Saved with its record in the folder out."
 
 
-def test_files_that_are_too_large(widget: Explore) -> None:
-    total = explore.LARGEST_UPLOAD + 1
+def test_files_that_are_too_large(widget: LivePage) -> None:
+    total = widget.LARGEST_UPLOAD + 1
     tell(widget, "upload", name="huge.tif", start=0, total=total, choice={})
     assert widget.state["message"] == "File 'huge.tif' has 256 MB, but must have at most 256."
     assert widget.state["bad"]
@@ -479,13 +482,13 @@ def test_what_does_not_fit_is_refused(
 
 def test_the_snapshot_needs_no_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "a </script> b.png"
-    styleinv.save_png(torch.from_numpy(gallery.paint("dots", 24)).permute(2, 0, 1), path)
+    styleinv.save_png(torch.from_numpy(paint("dots", 24)).permute(2, 0, 1), path)
     monkeypatch.setenv("STYLEINV_STATIC", "1")
-    page = explore.page([path], size=24, layer="relu_1_1", evaluations=7)
+    page = widget.page([path], size=24, layer="relu_1_1", evaluations=7)
     html = str(page.data)
     assert str(tmp_path) not in html
     assert html.count("</script>") == 2
-    assert explore.NEEDS_KERNEL in html
+    assert widget.NEEDS_KERNEL in html
     assert 'class="provenance"' in html
     assert "7 evaluations" in html
     assert "http" not in html.replace("http://www.w3.org/", "")

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 import styleinv
-from styleinv import InputError, store
+from styleinv import InputError
 from styleinv.encoder import Encoder
-from styleinv.sweep import sweep
-from styleinv.verify import verify
+from styleinv.runs import store
+from styleinv.runs.sweeps import sweep
+from styleinv.runs.verification import verify
 from tests.conftest import ROOT
 
 

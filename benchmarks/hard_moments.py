@@ -1,0 +1,122 @@
+"""Make the runs of the sweeps n4-* and look at the feature maps that they leave dead.
+
+`python results/make_hard_moments.py ENCODER RUNS`: the manifest's weights, and a folder for the
+runs with their pictures. The features are those of the images before they are rounded to 8 bits.
+About an hour on one core; finished runs are not made again. What is found lands in
+hard_moments.json beside this file, by the runs' addresses.
+"""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import styleinv
+from styleinv import fingerprint
+from styleinv.encoder import load_encoder
+from styleinv.files import write_text
+from styleinv.inversion import Task, noise_image, plan
+from styleinv.losses import MomentLoss, moments
+from styleinv.runs import store
+from styleinv.runs.reference import MANIFEST, read_manifest
+
+RESULTS = Path(__file__).parent
+RECORD = RESULTS / "hard_moments.json"
+N_MOMENTS = 4
+
+
+def look(task: Task, image: Tensor) -> dict[str, Any]:
+    """Dead feature maps, and which one the exact loss of an image (3, H, W) is made of.
+
+    A feature map is dead if the style activates it and the image does so nowhere.
+    """
+    style = task.style[None]
+    start = noise_image(style, task.protocol, task.seed).clamp(0, 1)
+    with torch.no_grad():
+        wanted, begun, found = (
+            task.encoder(x, task.layer).double() for x in (style, start, image[None])
+        )
+        exact = MomentLoss(wanted, N_MOMENTS)
+        squared = (exact.target - moments(found, N_MOMENTS)).square()
+        loss = (exact.psi[:, None] * squared).sum(dim=0) / exact.channels
+    active = (wanted > 0).sum(dim=(0, 2, 3))
+    dead_at_start, dead = ((active > 0) & (x <= 0).all(3).all(2)[0] for x in (begun, found))
+    heaviest = int(loss.argmax())
+    return {
+        "channels": exact.channels,
+        "dead_at_start": int(dead_at_start.sum()),
+        "dead": int(dead.sum()),
+        "loss_of_dead": loss[dead].sum().item(),
+        "loss": loss.sum().item(),
+        # The one channel that carries most of the loss.
+        "heaviest": {
+            "channel": heaviest,
+            "loss": loss[heaviest].item(),
+            "dead": bool(dead[heaviest]),
+            "active": int(active[heaviest]),
+            "active_in_image": int((found[0, heaviest] > 0).sum()),
+            "positions": found[0, heaviest].numel(),
+            "skewness": exact.target[2, heaviest].item(),
+            "kurtosis": exact.target[3, heaviest].item(),
+        },
+    }
+
+
+def main(encoder_file: str, runs: Path) -> None:
+    """Make what is missing of the runs, and the record."""
+    sha256, entries = read_manifest(RESULTS / MANIFEST)
+    encoder = load_encoder(encoder_file)
+    if encoder.sha256 != sha256:
+        raise SystemExit(f"{encoder_file} has other weights than the manifest is for")
+    seen = json.loads(RECORD.read_text())["runs"] if RECORD.exists() else {}
+    cells = [
+        (seed, entry, style, layer)
+        for entry in entries
+        if entry.name.startswith("n4-") and not entry.pictures
+        for seed in entry.seeds
+        for style in entry.styles
+        for layer in entry.layers
+    ]
+    # Seed by seed, so that strategies can be compared as soon as one seed is done.
+    for seed, entry, style, layer in sorted(cells, key=lambda cell: cell[0]):
+        task = plan(
+            style,
+            layer=layer,
+            loss=entry.losses[0],
+            encoder=encoder,
+            protocol=entry.protocol,
+            seed=seed,
+            size=entry.size,
+            iterations=entry.iterations[0],
+        )
+        address = task.address
+        if address in seen and store.find(task, runs / entry.name) is not None:
+            continue
+        inversion = task.run()
+        store.save(store.run_of(inversion), runs / entry.name)
+        seen[address] = look(task, inversion.image)
+        print(
+            f"{entry.name} {task.style_name} {layer} seed {seed}: {inversion.loss:.2g} after "
+            f"{inversion.evaluations} evaluations, {inversion.stop_reason}, "
+            f"{seen[address]['dead']} dead",
+            flush=True,
+        )
+        record = {
+            "styleinv": styleinv.__version__,
+            "code": fingerprint.code_sha256()[:12],
+            "torch": torch.__version__,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "encoder": encoder.name,
+            "encoder_sha256": sha256,
+            "size": entry.size,
+            "runs": seen,
+        }
+        write_text(RECORD, json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""What makes the book: build, figures, claims, viewer of the reference runs, Sphinx extension."""

@@ -1,0 +1,427 @@
+"""The chapter's figures, drawn from run records: pictures in rows and columns, and their origin.
+
+Image figures are HTML tables with a caption: every picture keeps its own pixels, its own text
+alternative and, for reference runs, a link to its state in the viewer. Line plots are SVG.
+"""
+
+import base64
+import html
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, short_name, to_uint8
+from styleinv.losses import COLOURS, TITLES
+from styleinv.runs import store
+from styleinv.runs.record import theta_of, unit_of
+from styleinv.runs.reference import reference_runs
+from styleinv.runs.store import Run
+from styleinv.runs.sweeps import Key
+from styleinv.styles import PHOTOGRAPHS
+from styleinv_book.viewer import link_to
+
+DPI = 100
+PAGE_WIDTH, CELL_WIDTH = 640, 256  # pixels that a row and a picture are enlarged to at most
+# As seen from every page: they all lie one folder down.
+VIEWER_PAGE, RESULTS = "../notebooks/viewer.html", "../results"
+INK = "#222222"
+# Okabe and Ito's palette, told apart by the colour-blind; the same colour everywhere.
+BLUE, ORANGE = "#0072b2", "#d55e00"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image on a page: where its pixels are, what they show, where a click leads."""
+
+    source: str
+    alt: str
+    width: int
+    height: int
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One tab of a figure: what it shows, and the runs that are behind it."""
+
+    title: str
+    content: str
+    runs: Sequence[Run]
+    styles: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Album:
+    """Runs that figures show.
+
+    Attributes:
+        runs: by (style, layer, loss), as `sweep` and `reference_runs` return them.
+        results: for reference runs, the folder that holds them, as seen from the page: their
+            pictures are linked. None for the runs of this build: their pictures are embedded.
+    """
+
+    runs: Mapping[Key, Run]
+    results: str | None = None
+
+    @property
+    def title(self) -> str:
+        return "This build" if self.results is None else "Reference runs"
+
+    @property
+    def styles(self) -> list[str]:
+        return list(dict.fromkeys(style for style, _, _ in self.runs))
+
+    @property
+    def layers(self) -> list[str]:
+        return list(dict.fromkeys(layer for _, layer, _ in self.runs))
+
+    @property
+    def losses(self) -> list[str]:
+        return list(dict.fromkeys(loss for _, _, loss in self.runs))
+
+    def labels(self) -> dict[str, str]:
+        """What to call each style: its short name, or all of its name where two have the same."""
+        shared = Counter(short_name(style) for style in self.styles)
+        return {s: short_name(s) if shared[short_name(s)] == 1 else s for s in self.styles}
+
+    def of(self, styles: Sequence[str]) -> "Album":
+        """The same with some of the styles."""
+        runs = {key: run for key, run in self.runs.items() if key[0] in styles}
+        return Album(runs, self.results)
+
+    def by_style(self, loss: str) -> Panel | None:
+        """Figures 1.3 and 1.7: a column per style, its image on top, below a row per layer."""
+        if loss not in self.losses:
+            return None
+        labels = self.labels()
+        on_top: Cells = {"style": {label: (self, style) for style, label in labels.items()}}
+        below: Cells = {
+            layer: {label: (self, (style, layer, loss)) for style, label in labels.items()}
+            for layer in self.layers
+        }
+        return panel({**on_top, **below})
+
+    def by_loss(self, style_number: int, losses: Sequence[str]) -> Panel | None:
+        """Figures 1.4 to 1.6 and A.1 to A.3: a row per layer, the style and a column per loss."""
+        if style_number >= len(self.styles):
+            return None
+        style = self.styles[style_number]
+        shown = [loss for loss in losses if loss in self.losses]
+        if not shown:
+            return None
+        return panel(
+            {
+                layer: {
+                    "style": (self, style),
+                    **{TITLES[loss]: (self, (style, layer, loss)) for loss in shown},
+                }
+                for layer in self.layers
+            }
+        )
+
+    def picture(self, key: Key | str) -> Picture:
+        """The picture of a run, or of a style at the size that its runs were made at."""
+        return self._style(key) if isinstance(key, str) else self._inversion(key)
+
+    def _inversion(self, key: Key) -> Picture:
+        run = self.runs[key]
+        asked = run.record["asked"]
+        alt = (
+            f"{run.record['style']}: inversion of {TITLES[asked['loss']]} at {asked['layer']}, "
+            f"protocol {asked['protocol']['name']}, encoder {asked['encoder']}, "
+            f"seed {asked['seed']}"
+        )
+        height, width = run.image.shape[:2]
+        if self.results is None or run.path is None:
+            return Picture(png_url(run.image), alt, width, height)
+        link = f"{VIEWER_PAGE}{link_to(run.record)}"
+        return Picture(_url(run.path.with_suffix(".png")), alt, width, height, link)
+
+    def _style(self, style: str) -> Picture:
+        record = next(run for key, run in self.runs.items() if key[0] == style).record
+        height, width = record["asked"]["height"], record["asked"]["width"]
+        alt = f"{record['style']}: the style image"
+        if self.results is None:
+            pixels = to_uint8(load_style(style, min(height, width)))
+            return Picture(png_url(pixels), alt, width, height)
+        name = store.style_file_name(style, min(height, width))
+        return Picture(_url(Path(self.results, "runs", "styles", name)), alt, width, height)
+
+
+# Row label -> column label -> the run, or the style, that an album shows there.
+Cells = Mapping[str, Mapping[str, tuple[Album, Key | str]]]
+
+
+def reference(
+    name: str,
+    results: str = RESULTS,
+    *,
+    seed: int | None = None,
+    iterations: int | None = None,
+) -> Album:
+    """The album of a sweep's reference runs; the arguments are those of `reference_runs`."""
+    return Album(reference_runs(name, results, seed=seed, iterations=iterations), results)
+
+
+def panel(cells: Cells) -> Panel:
+    """A tab that shows runs and styles in rows and columns; all rows have the same columns."""
+    rows = [[album.picture(key) for album, key in row.values()] for row in cells.values()]
+    shown = [cell for row in cells.values() for cell in row.values()]
+    columns = list(next(iter(cells.values())))
+    return Panel(
+        title=shown[0][0].title,
+        content=picture_table(rows, list(cells), columns),
+        runs=[album.runs[key] for album, key in shown if not isinstance(key, str)],
+        styles=list(dict.fromkeys(key if isinstance(key, str) else key[0] for _, key in shown)),
+    )
+
+
+def plot_panel(album: Album, runs: Mapping[str, Run], plot: Figure, alt: str) -> Panel:
+    """A tab that shows a plot made from some of an album's runs."""
+    styles = list(dict.fromkeys(run.record["source"] for run in runs.values()))
+    return Panel(album.title, as_html(plot, alt), list(runs.values()), styles)
+
+
+def figure(name: str, caption: str, *tabs: Panel | None) -> str:
+    """A figure as HTML: its tabs that are not None, each with its origin, and a caption.
+
+    Args:
+        name: of the figure within its page, for its HTML ids.
+        caption: HTML.
+    """
+    panels = [tab for tab in tabs if tab is not None]
+    choices = "".join(
+        f'<input type="radio" name="{name}" id="{name}-{i}"{" checked" * (i == 0)}>'
+        f'<label for="{name}-{i}">{html.escape(panel.title)}</label>'
+        for i, panel in enumerate(panels)
+    )
+    legend = html.escape(name.replace("-", " "))
+    contents = "".join(
+        f'<div class="panel">{panel.content}{provenance(panel.runs)}{credit_line(panel.styles)}'
+        f"{run_table(panel.runs)}</div>"
+        for panel in panels
+    )
+    return (
+        f'<figure class="runs" id="{name}"><fieldset class="tabs"><legend>Runs of {legend}</legend>'
+        f"{choices}</fieldset>{contents}<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def picture_table(
+    rows: Sequence[Sequence[Picture]], row_labels: Sequence[str], column_labels: Sequence[str]
+) -> str:
+    """Pictures in rows and columns as an HTML table with row and column headers.
+
+    Small pictures are enlarged, unsmoothed, to a whole multiple that a page has room for.
+    """
+    room = min(CELL_WIDTH, PAGE_WIDTH // len(rows[0]))
+    head = "".join(
+        f'<th scope="col"><span>{html.escape(label)}</span></th>' for label in column_labels
+    )
+    body = "".join(
+        f'<tr><th scope="row"><span>{html.escape(label)}</span></th>'
+        + "".join(f"<td>{_img(picture, room)}</td>" for picture in row)
+        + "</tr>"
+        for label, row in zip(row_labels, rows, strict=True)
+    )
+    return (
+        '<div class="scroll"><table class="pictures"><thead><tr><td></td>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _img(picture: Picture, room: int) -> str:
+    zoom = max(1, room // picture.width)
+    width, height = zoom * picture.width, zoom * picture.height
+    img = (
+        # The class keeps the dark theme from changing its colours.
+        f'<img class="dark-light" src="{html.escape(picture.source)}" '
+        f'alt="{html.escape(picture.alt)}" '
+        f'width="{width}" height="{height}" loading="lazy">'
+    )
+    return f'<a href="{html.escape(picture.link)}">{img}</a>' if picture.link else img
+
+
+def _url(path: Path) -> str:
+    return quote(path.as_posix())
+
+
+def png_url(pixels: Pixels) -> str:
+    """The image as a URL that holds its pixels."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def as_html(figure: Figure, alt: str) -> str:
+    """A line plot as an HTML image that carries its own SVG."""
+    buffer = BytesIO()
+    # Ids from a fixed salt, and no date: the same plot gives the same file.
+    with plt.rc_context({"svg.hashsalt": "styleinv"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img class="dark-light plot" src="data:image/svg+xml;base64,{data}" '
+        f'alt="{html.escape(alt)}">'
+    )
+
+
+def curves(runs: Mapping[str, Run]) -> Figure:
+    """Loss over evaluations of runs by label, on log axes, with theta where they share one."""
+    figure, axes = plot_axes()
+    losses = [run.record["asked"]["loss"] for run in runs.values()]
+    for label, run in runs.items():
+        trace = run.record["trace"]
+        # A loss has its colour; several runs of one loss are told apart by the default ones.
+        colour = COLOURS.get(run.record["asked"]["loss"]) if len(set(losses)) > 1 else None
+        evaluations, values = zip(*((p["evaluations"], p["loss"]) for p in trace), strict=True)
+        axes.plot(evaluations, values, label=label, color=colour)
+    axes.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="style loss")
+    thetas = {theta for run in runs.values() if (theta := theta_of(run.record)) is not None}
+    if len(thetas) == 1:
+        axes.axhline(thetas.pop(), color=INK, linewidth=0.8, linestyle=":")
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_axes() -> tuple[Figure, Axes]:
+    """An empty plot in the book's format."""
+    figure, axes = subplots(3.2)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def subplots(height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
+    """`plt.subplots` as wide as a page, `height` inches high."""
+    figure, axes = plt.subplots(
+        *shape, figsize=(6.4, height), dpi=DPI, layout="constrained", **options
+    )
+    plt.close(figure)  # the caller shows or saves it; pyplot need not keep it
+    return figure, axes
+
+
+def provenance(runs: Sequence[Run]) -> str:
+    """One paragraph of HTML that says what made a figure; ranges where its runs differ."""
+    asked = [run.record["asked"] for run in runs]
+    made = [run.record["made_with"] for run in runs]
+    results = [run.record["result"] for run in runs]
+    stops = Counter(result["stop_reason"] for result in results)
+    return provenance_line(
+        "encoder "
+        + _distinct(
+            f"{html.escape(a['encoder'])} (sha256 <code>{a['encoder_sha256'][:12]}</code>)"
+            for a in asked
+        ),
+        _distinct(f"{a['width']} x {a['height']} pixels" for a in asked),
+        *_protocols([a["protocol"] for a in asked]),
+        "seed " + _distinct(str(a["seed"]) for a in asked),
+        _span([r["iterations"] for r in results]) + " iterations",
+        _span([r["evaluations"] for r in results]) + " evaluations",
+        "final loss " + _span([r["loss"] for r in results], ".2g"),
+        "stopped by " + ", ".join(f"{reason} ({n})" for reason, n in stops.most_common()),
+        "device "
+        + _distinct(f"{m['device']} ({m['processor']}, {m['threads']} threads)" for m in made),
+        "torch " + _distinct(m["torch"] for m in made),
+        "styleinv " + _distinct(f"{m['styleinv']}, code <code>{m['code']}</code>" for m in made),
+        _distinct(m["date"][:10] for m in made),
+    )
+
+
+def provenance_line(*facts: str) -> str:
+    """The paragraph that says what made a figure or a table; facts are HTML."""
+    return f'<p class="provenance"><strong>Provenance:</strong> {" · ".join(facts)}</p>'
+
+
+def credit_line(styles: Sequence[str]) -> str:
+    """Who made the photographs among `styles`, as a paragraph of HTML; empty if there are none."""
+    names = [style.removeprefix(SCIKIT_IMAGE) for style in styles if style.startswith(SCIKIT_IMAGE)]
+    credits = [f"{name}: {PHOTOGRAPHS[name]}, from scikit-image" for name in names]
+    return f'<p class="credits">Photographs: {html.escape("; ".join(credits))}.</p>' * bool(credits)
+
+
+def run_table(runs: Sequence[Run]) -> str:
+    """All runs behind a figure as an HTML table that unfolds."""
+    head = (
+        "style",
+        "layer",
+        "loss",
+        "protocol",
+        "encoder",
+        "seed",
+        "iterations",
+        "evaluations",
+        "final loss",
+        "stopped by",
+        "s",
+        "address",
+    )
+    cells = [
+        (
+            run.record["style"],
+            run.record["asked"]["layer"],
+            TITLES[run.record["asked"]["loss"]],
+            run.record["asked"]["protocol"]["name"],
+            run.record["asked"]["encoder"],
+            run.record["asked"]["seed"],
+            run.record["result"]["iterations"],
+            run.record["result"]["evaluations"],
+            f"{run.record['result']['loss']:.2g}",
+            run.record["result"]["stop_reason"],
+            f"{run.record['result']['seconds']:.1f}",
+            run.record["address"][:8],
+        )
+        for run in runs
+    ]
+    return folded(f"The {len(runs)} runs behind this figure", html_table(head, cells))
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table; cells are text, not HTML."""
+    header = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        '<div class="scroll"><table class="table">'
+        f"<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def folded(summary: str, content: str) -> str:
+    """HTML that unfolds on a click."""
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
+
+
+def _protocols(settings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Per protocol by name: method, theta, budgets and warm-ups of its runs."""
+    for name in dict.fromkeys(one["name"] for one in settings):
+        same = [one for one in settings if one["name"] == name]
+        thetas = ("none" if one["theta"] is None else f"{one['theta']:g}" for one in same)
+        facts = [
+            same[0]["method"],
+            f"theta {_distinct(thetas)}",
+            f"budget {_span([one['budget'] for one in same])} {unit_of(same[0])}s",
+        ]
+        warmups = _distinct(warmup["loss"] for one in same for warmup in one.get("warmups", []))
+        if warmups:
+            facts.append(f"warm-ups {warmups}")
+        yield f"protocol {name} ({'; '.join(facts)})"
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _span(numbers: Sequence[float], form: str = ",") -> str:
+    low, high = (format(number, form) for number in (min(numbers), max(numbers)))
+    return low if low == high else f"{low} to {high}"

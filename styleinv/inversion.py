@@ -1,0 +1,370 @@
+"""Invert a style image: change noise until its statistic at one layer matches the style's."""
+
+import functools
+import hashlib
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from styleinv.checkpoint import DEFAULT_SECONDS, Checkpoint
+from styleinv.encoder import LAYERS, Encoder, load_encoder
+from styleinv.errors import InputError, one_of, whole_number
+from styleinv.fingerprint import code_sha256, json_sha256
+from styleinv.images import MIN_SIZE, Fit, load_style, public_name, short_name
+from styleinv.losses import (
+    ALPHA,
+    LOSSES,
+    MOMENT_NAMES,
+    REDRAWN,
+    WARMUPS,
+    WITH_ALPHA,
+    PreActivationLoss,
+    StyleLoss,
+    make_loss,
+)
+from styleinv.memory import check_memory, freed_memory_kept, needed_memory
+from styleinv.optim import Iterate, Minimum, Monitor, Objective, Stage, minimise
+from styleinv.protocol import Protocol, get_protocol
+from styleinv.styles import LARGEST_SEED
+
+DEFAULT_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Task:
+    """One inversion, checked and ready to run.
+
+    Attributes:
+        style: the style image, (3, H, W), float32 in [0, 1], on the CPU.
+        source: what the style image came from: ``bundled:NAME``, ``skimage:NAME``, a file's name
+            without its folder, or "tensor".
+    """
+
+    style: Tensor
+    source: str
+    layer: str
+    loss: str
+    encoder: Encoder
+    protocol: Protocol
+    seed: int
+    alpha: float = ALPHA
+
+    def __post_init__(self) -> None:
+        whole_number("seed", self.seed, 0, LARGEST_SEED)
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"alpha is {self.alpha}, but must be a number greater than 0")
+        if self.alpha != ALPHA and self.loss not in WITH_ALPHA:
+            raise InputError(
+                f"alpha is {self.alpha}, but loss {self.loss!r} has no kernel width; only "
+                f"{' and '.join(WITH_ALPHA)} have one"
+            )
+        if self.loss in REDRAWN and self.protocol.method != "adam":
+            raise InputError(
+                f"loss {self.loss!r} draws new pairs at every evaluation, which the line search of "
+                f"protocol {self.protocol.name!r} cannot compare; allowed are protocols that use "
+                "Adam"
+            )
+
+    @property
+    def style_name(self) -> str:
+        """What a figure calls the style."""
+        return short_name(self.source)
+
+    def asked(self) -> dict[str, Any]:
+        """Everything that determines the result, as plain JSON values."""
+        # Only where it is not the loss's own: what was asked before keeps its address.
+        chosen = {} if self.alpha == ALPHA else {"alpha": self.alpha}
+        return {
+            **chosen,
+            "style_sha256": self._style_sha256,
+            "height": self.style.shape[1],
+            "width": self.style.shape[2],
+            "layer": self.layer,
+            "loss": self.loss,
+            "encoder": self.encoder.name,
+            "encoder_sha256": self.encoder.sha256,
+            "device": self.encoder.device.type,
+            "dtype": str(self.encoder.dtype).removeprefix("torch."),
+            "seed": self.seed,
+            "protocol": self.protocol.settings(self.loss, self.layer),
+        }
+
+    @functools.cached_property
+    def _style_sha256(self) -> str:  # a run asks for it several times
+        return pixels_sha256(self.style)
+
+    @property
+    def address(self) -> str:
+        """SHA-256 of everything that determines the result."""
+        return json_sha256(self.asked())
+
+    def checkpoint(self, path: Path, every: float = DEFAULT_SECONDS) -> Checkpoint:
+        """The file from which `run` goes on, and in which it notes every so many seconds."""
+        return Checkpoint(path, self.address, code_sha256(), every)
+
+    def check_memory(self) -> str:
+        """What the run needs, in words; what will not fit is refused, if the CPU is to compute it.
+
+        Raises:
+            InputError: the message has the estimate and the largest size that fits.
+        """
+        if self.encoder.device.type != "cpu":
+            return f"The run needs memory of {self.encoder.device}; how much is not known"
+        return check_memory(*self._what_needs_memory())
+
+    def needed_memory(self) -> float:
+        """An estimate, in bytes, of what the run takes at its peak on the CPU."""
+        return needed_memory(*self._what_needs_memory())
+
+    def _what_needs_memory(self) -> tuple[int, int, str, str, int]:
+        height, width = self.style.shape[1:]
+        return height, width, self.layer, self.loss, self.encoder.dtype.itemsize
+
+    def run(
+        self,
+        callback: Callable[[Iterate], object] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> "Inversion":
+        """Do it; `callback` sees every `Iterate` and stops the run by returning True.
+
+        Where `checkpoint` has been written already, the run goes on from there, to the same bits
+        as if it had never been interrupted. SciPy's and PyTorch's L-BFGS write none.
+
+        Raises:
+            InputError: there is too little memory, the first loss is not finite, or the checkpoint
+                cannot be written.
+        """
+        self.check_memory()
+        encoder, protocol = self.encoder, self.protocol
+        target = self.style.to(encoder.device, encoder.dtype)[None]
+        budget = protocol.budget(self.loss, self.layer)
+        theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
+        with freed_memory_kept():
+            with torch.no_grad():
+                features = encoder(target, self.layer)
+                exact = make_loss(self.loss, features, protocol.convention, self.alpha)
+            self._warn_of_negative_psi(exact.negative_orders)
+            minimum = minimise(
+                self._stages(target, features, exact, budget),
+                noise_image(target, protocol, self.seed),
+                protocol,
+                budget,
+                Monitor(theta, weight, callback, protocol.seconds, checkpoint),
+            )
+        found = vars(minimum) | {"image": minimum.image.float().cpu()}
+        return Inversion(**found, task=self, negative_psi=exact.negative_orders)
+
+    def _warn_of_negative_psi(self, orders: tuple[int, ...]) -> None:
+        if orders:
+            named = " and ".join(MOMENT_NAMES[order - 1] for order in orders)
+            warnings.warn(
+                f"{self.style_name}: {named} of {self.layer} is negative on average; its psi "
+                "takes the absolute value, where the printed one would have no lower bound",
+                stacklevel=3,
+            )
+
+    def _stages(
+        self, target: Tensor, features: Tensor, exact: StyleLoss, budget: int
+    ) -> list[Stage]:
+        """The protocol's stages before the exact loss, then the exact loss."""
+        explain = self._explanation(exact)
+        stages = []
+        with torch.no_grad():
+            for warmup in self.protocol.warmups_of(self.loss, self.layer):
+                make = WARMUPS[warmup.loss]
+                given = features
+                if make is PreActivationLoss:
+                    given = self.encoder.pre_activations(target, self.layer)
+                surrogate = make(given, self.protocol.convention)
+                share = max(1, round(warmup.share * budget))
+                objective = self._objective(surrogate, exact)
+                stages.append(Stage(warmup.loss, objective, share, warmup.enough, explain=explain))
+        last = self._objective(exact, exact)
+        return [*stages, Stage(self.loss, last, generators=exact.generators, explain=explain)]
+
+    def _explanation(self, exact: StyleLoss) -> Callable[[Tensor], str]:
+        """Names what is not a finite number first on the way from an image to its loss."""
+
+        def explain(image: Tensor) -> str:
+            if not image.isfinite().all():
+                return "the gradient of the iteration before"
+            with torch.no_grad():
+                features = self.encoder(image, self.layer)
+                if not features.isfinite().all():
+                    return f"what {self.layer} returns"
+                found = exact.statistics(features)
+            return next((name for name, x in found.items() if not x.isfinite().all()), "the loss")
+
+        return explain
+
+    def _objective(self, descended: StyleLoss, exact: StyleLoss) -> Objective:
+        """The image's loss to descend and its exact loss, from one pass through the encoder."""
+
+        def objective(noise: Tensor) -> tuple[Tensor, Tensor]:
+            if isinstance(descended, PreActivationLoss):
+                pre_activations = self.encoder.pre_activations(noise, self.layer)
+                features, loss = pre_activations.detach().relu(), descended(pre_activations)
+            else:
+                features = self.encoder(noise, self.layer)
+                loss = descended(features)
+            if descended is exact:
+                return loss, loss
+            with torch.no_grad():
+                return loss, exact(features)
+
+        return objective
+
+
+@dataclass(frozen=True)
+class Inversion(Minimum):
+    """The result of a task: the minimum found, its image as float32 on the CPU, and the task.
+
+    `negative_psi` are the moments whose psi took an absolute value (see `MomentLoss`).
+    """
+
+    task: Task
+    negative_psi: tuple[int, ...]
+
+
+def invert(
+    style: str | Path | Tensor,
+    *,
+    layer: str = "relu_2_1",
+    loss: str = "gram",
+    encoder: str | Path | Encoder = "bundled",
+    protocol: str | Protocol = "fast",
+    seed: int | None = None,
+    size: int | None = None,
+    fit: Fit = "crop",
+    iterations: int | None = None,
+    seconds: float | None = None,
+    alpha: float = ALPHA,
+    device: str = "cpu",
+    callback: Callable[[Iterate], object] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = DEFAULT_SECONDS,
+) -> Inversion:
+    """Invert `style` through `loss` at `layer`: `plan` and run in one call.
+
+    Args:
+        style: an image file, ``bundled:NAME``, ``skimage:NAME``, or a tensor (3, H, W) in [0, 1].
+        layer: one of `LAYERS`.
+        loss: ``gram``, ``moment-1`` to ``moment-4``, ``mmd``, ``mmd-random`` (Adam only), or one of
+            `styleinv.losses.BEYOND`.
+        encoder: a source of `load_encoder`, or an encoder already loaded (on its own device).
+        protocol: a name of `styleinv.protocol.PROTOCOLS` or `ABLATION`, or a `Protocol`.
+        seed: seed of the noise image, 0 or greater; by default the protocol's own.
+        size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
+        fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.
+        iterations: replace the protocol's budget; then there are no extra rounds.
+        seconds: wall time at most, in place of the protocol's own limit (``fast``: 1800, unless
+            `iterations` is given).
+        alpha: kernel width of ``mmd`` and ``mmd-random``.
+        device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
+        callback: called with every `Iterate`; return True to stop the run.
+        checkpoint: a file, ending in .checkpoint, in which the run keeps where it stands. If it
+            exists, the run goes on from there; it is removed when the run has come to its end.
+        checkpoint_every: seconds between two checkpoints, 0 to 86,400.
+
+    The same arguments give the same bits on one machine, unless seconds end the run. On Linux,
+    the first run sets the process's memory allocator up for it (`styleinv.memory`).
+
+    Raises:
+        InputError: an argument is not allowed; the message names it and says what is.
+    """
+    task = plan(
+        style,
+        layer=layer,
+        loss=loss,
+        encoder=encoder,
+        protocol=protocol,
+        seed=seed,
+        size=size,
+        fit=fit,
+        iterations=iterations,
+        seconds=seconds,
+        alpha=alpha,
+        device=device,
+    )
+    if checkpoint is None:
+        return task.run(callback)
+    kept = task.checkpoint(Path(checkpoint), checkpoint_every)
+    inversion = task.run(callback, kept)
+    if inversion.stop_reason != "stopped":
+        kept.remove()
+    return inversion
+
+
+def plan(
+    style: str | Path | Tensor,
+    *,
+    layer: str = "relu_2_1",
+    loss: str = "gram",
+    encoder: str | Path | Encoder = "bundled",
+    protocol: str | Protocol = "fast",
+    seed: int | None = None,
+    size: int | None = None,
+    fit: Fit = "crop",
+    iterations: int | None = None,
+    seconds: float | None = None,
+    alpha: float = ALPHA,
+    device: str = "cpu",
+) -> Task:
+    """Check the arguments of `invert`, cheapest first, and load what they name."""
+    one_of("layer", layer, LAYERS)
+    one_of("loss", loss, tuple(LOSSES))
+    chosen = get_protocol(protocol)
+    if iterations is not None:
+        chosen = chosen.limited_to(iterations)
+    if seconds is not None:
+        chosen = chosen.limited_to_seconds(seconds)
+    seed = whole_number("seed", chosen.default_seed if seed is None else seed, 0, LARGEST_SEED)
+    if isinstance(style, Tensor):
+        image, source = _checked_tensor(style, size), "tensor"
+    else:
+        image = load_style(style, DEFAULT_SIZE if size is None else size, fit)
+        source = public_name(style)
+    if not isinstance(encoder, Encoder):
+        encoder = load_encoder(encoder, device=device)
+    return Task(image, source, layer, loss, encoder, chosen, seed, alpha)
+
+
+def pixels_sha256(image: Tensor) -> str:
+    """SHA-256 of an image's float32 values, row by row, channel after channel."""
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
+
+
+def noise_image(like: Tensor, protocol: Protocol, seed: int) -> Tensor:
+    """The start of an inversion: seeded noise of the shape, device and dtype of `like`.
+
+    Drawn on the CPU in float32, so that a seed means the same picture on every device. Where the
+    protocol shuffles, it is the pixels of `like` in another order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if protocol.noise == "shuffled":
+        order = torch.randperm(like[0, 0].numel(), generator=generator).to(like.device)
+        return like.flatten(2)[:, :, order].view_as(like)
+    draw = torch.rand if protocol.noise == "uniform" else torch.randn
+    return draw(like.shape, generator=generator).to(like)
+
+
+def _checked_tensor(style: Tensor, size: int | None) -> Tensor:
+    if style.ndim != 3 or style.shape[0] != 3 or min(style.shape[1:]) < MIN_SIZE:
+        raise InputError(
+            f"style is a tensor of shape {tuple(style.shape)}, but must be (3, H, W) with H and W "
+            f"of at least {MIN_SIZE}"
+        )
+    if not (style.is_floating_point() and style.min() >= 0 and style.max() <= 1):
+        raise InputError("style must be a floating-point tensor with values in [0, 1]")
+    if size is not None and size != min(style.shape[1:]):
+        raise InputError(
+            f"size is {size}, but the style tensor's shorter side is {min(style.shape[1:])}; "
+            "leave size out, or load the image with load_style"
+        )
+    return style.detach().cpu().float()

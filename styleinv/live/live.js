@@ -1,0 +1,374 @@
+// The live page: choose, start, watch, compare. It shows what the kernel tells (`state` and the
+// pictures) and sends wishes; it computes nothing. `parts.js` comes before it in the same module.
+const STAGE = 512; // CSS pixels that a picture gets at most
+const CHUNK = 2 ** 20; // a server may close a connection over a larger message
+const SHOWS = { one: 'One run', compare: 'Compare two', layers: 'Four layers', moments: 'N = 1 to 4' };
+const RUNNING = ['loading', 'running', 'paused'];
+
+// Each frame is answered, also while no view is drawn: a run that nobody answers is stopped.
+function initialize({ model }) {
+  model.on('change:state', () => model.send({ do: 'seen', tick: model.get('state').tick }));
+}
+
+function render({ model, el }) {
+  const options = model.get('options');
+  const id = `live-${Math.random().toString(36).slice(2)}`;
+  const choice = { ...model.get('choice') };
+  const updates = [];
+  const urls = [];
+
+  const send = (wish, content = {}, buffers = []) => model.send({ do: wish, ...content }, undefined, buffers);
+  const state = () => model.get('state');
+  const at = (name) => options[name].find(([value]) => value === choice[name]);
+
+  // --- Choices -------------------------------------------------------------------------------
+
+  function change(name, value) {
+    choice[name] = value;
+    update();
+  }
+
+  function radios(name, title, values, picture) {
+    const box = h('div');
+    const fill = () => box.replaceChildren(...values().map(([value, text, image]) => {
+      const input = h('input', { type: 'radio', name: `${id}-${name}`, value });
+      input.checked = choice[name] === value;
+      input.addEventListener('change', () => change(name, value));
+      return h('label', { title: text }, input, h('span', {}, ...(picture ? [picture(image)] : []), text));
+    }));
+    updates.push(() => {
+      for (const input of box.querySelectorAll('input')) input.checked = input.value === choice[name];
+    });
+    fill();
+    return { fill, group: h('fieldset', { class: `viewer-${name}` }, h('legend', {}, title), box) };
+  }
+
+  function field(title, control, ...more) {
+    return h('label', {}, h('span', {}, title), control, ...more);
+  }
+
+  function select(name, title, values = options[name]) {
+    const control = h('select', {}, ...values.map(([value, text]) => h('option', { value }, text)));
+    control.addEventListener('change', () => change(name, control.value));
+    updates.push(() => { control.value = choice[name]; });
+    return field(title, control);
+  }
+
+  function number(name, title, attributes) {
+    const control = h('input', { type: 'number', required: true, ...attributes });
+    // What is typed is taken as it is: the kernel says what is wrong with it.
+    control.addEventListener('input', () => { choice[name] = control.valueAsNumber; });
+    control.addEventListener('change', update);
+    updates.push(() => { if (document.activeElement !== control) control.value = choice[name]; });
+    return field(title, control);
+  }
+
+  const thumbnail = (picture) => h('img', { src: url(picture), alt: '', class: 'dark-light' });
+  const styles = radios('style', 'Style', () => model.get('styles').map(({ value, label, picture }) => [value, label, picture]), thumbnail);
+  const file = h('input', { type: 'file', accept: 'image/*' });
+  const drop = h('label', { class: 'live-drop' }, file, h('span', {}, h('b', {}, '+'), 'Your image'));
+  styles.group.querySelector('div').before(drop);
+  const layers = radios('layer', 'Layer', () => options.layer).group;
+  const losses = radios('loss', 'Loss', () => options.loss).group;
+  const show = radios('show', 'Show', () => Object.entries(SHOWS)).group;
+  const sizes = h('datalist', { id: `${id}-sizes` }, ...[64, 128, 192, 256, 384, 512].map((value) => h('option', { value })));
+  const path = h('input', { type: 'text', placeholder: 'weights.safetensors', spellcheck: false });
+  path.addEventListener('input', () => { choice.weights = path.value; });
+  const weights = field('Weights file', path);
+  const kernel = h('div', { class: 'viewer-selects' },
+    number('alpha', 'Kernel width α', { min: 0, step: 'any' }), select('pairing', 'Pairs'));
+  const other = h('div', { class: 'viewer-selects' },
+    select('other_layer', 'Against layer', options.layer), select('other_loss', 'Against loss', options.loss));
+  const protocol = select('protocol', 'Optimiser');
+  const selects = h('div', { class: 'viewer-selects' }, protocol,
+    number('size', 'Size in pixels', { min: 16, max: 4096, step: 1, list: `${id}-sizes` }), sizes,
+    number('seed', 'Seed', { min: 0, step: 1 }), select('encoder', 'Encoder'), weights);
+
+  function update() {
+    const mmd = choice.show !== 'moments' && choice.loss === 'mmd'
+      || choice.show === 'compare' && choice.other_loss === 'mmd';
+    // Pairs that are drawn anew are for Adam alone.
+    const adam = mmd && choice.pairing === 'random';
+    for (const option of protocol.querySelectorAll('option')) {
+      option.disabled = adam && !options.adam.includes(option.value);
+    }
+    if (adam && !options.adam.includes(choice.protocol)) [choice.protocol] = options.adam;
+    kernel.hidden = !mmd;
+    other.hidden = choice.show !== 'compare';
+    weights.hidden = choice.encoder !== 'file';
+    layers.disabled = choice.show === 'layers';
+    losses.disabled = choice.show === 'moments';
+    updates.forEach((one) => one());
+    if (!state().runs.length) preview();
+  }
+
+  // --- The reader's own image ----------------------------------------------------------------
+
+  async function upload(chosen) {
+    if (!chosen) return;
+    const total = chosen.size;
+    const piece = (start, ...content) => send('upload', { name: chosen.name, total, start, choice }, content);
+    if (total > options.largest_upload) {
+      piece(0);
+      return;
+    }
+    const content = await chosen.arrayBuffer();
+    for (let start = 0; start < Math.max(total, 1); start += CHUNK) {
+      piece(start, content.slice(start, start + CHUNK));
+    }
+  }
+  file.addEventListener('change', () => { upload(file.files[0]); file.value = ''; });
+
+  // --- Pictures ------------------------------------------------------------------------------
+
+  // In the live page pictures come as bytes, in the snapshot as data URLs.
+  const exists = (picture) => Boolean(picture && (picture.length ?? picture.byteLength));
+  function url(picture) {
+    if (typeof picture === 'string') return picture;
+    const made = URL.createObjectURL(new Blob([picture], { type: 'image/png' }));
+    urls.push(made);
+    return made;
+  }
+
+  const stages = h('div', { class: 'live-stages' });
+  let shown = [];
+
+  function makeStage(run) {
+    const style = h('img', { class: 'dark-light viewer-left', alt: 'Style image' });
+    const picture = h('img', { class: 'dark-light', alt: `${run.title}: not begun` });
+    const divider = h('input', { type: 'range', min: 0, max: 100, step: 'any',
+      'aria-label': `Divider: style on the left, ${run.title} on the right` });
+    const stage = h('div', { class: 'viewer-stage' }, picture, style, divider, h('div', { class: 'viewer-line' }));
+    const caption = h('figcaption', { class: 'viewer-captions' }, h('b', {}, run.title), h('span'));
+    divider.addEventListener('input', () => divide(divider.value));
+    divider.addEventListener('pointerdown', () => { divider.step = 'any'; });
+    divider.addEventListener('keydown', () => { divider.step = 2; });
+    picture.hidden = style.hidden = true;
+    return { style, picture, divider, stage, caption, source: null, of: null,
+      figure: h('figure', {}, stage, caption) };
+  }
+
+  // One divider for all pictures.
+  function divide(value) {
+    stages.style.setProperty('--at', `${value}%`);
+    for (const { divider } of shown) {
+      divider.value = value;
+      divider.setAttribute('aria-valuetext', `${Math.round(value)} % style`);
+    }
+  }
+
+  function setPicture(image, source) {
+    const before = image.src;
+    image.hidden = false;
+    image.src = url(source);
+    if (!before.startsWith('blob:')) return;
+    URL.revokeObjectURL(before);
+    urls.splice(urls.indexOf(before), 1);
+  }
+
+  function preview() {
+    const { value, label: name, picture } = model.get('styles').find((style) => style.value === choice.style);
+    if (shown.length === 1 && shown[0].of === value) return;
+    const stage = makeStage({ title: name });
+    stage.of = value;
+    setPicture(stage.style, picture);
+    stage.stage.classList.add('live-alone');
+    shown = [stage];
+    stages.replaceChildren(stage.figure);
+    divide(100);
+    fit();
+  }
+
+  function showRuns() {
+    const { batch, runs } = state();
+    if (shown.length !== runs.length || shown[0].of !== batch) {
+      shown = runs.map((run) => Object.assign(makeStage(run), { of: batch }));
+      stages.replaceChildren(...shown.map(({ figure }) => figure));
+      divide(30);
+    }
+    runs.forEach((run, i) => {
+      const stage = shown[i], source = model.get(`picture_${i}`);
+      if (stage.source !== source && exists(source)) {
+        if (!stage.source) setPicture(stage.style, model.get('style_picture'));
+        setPicture(stage.picture, source);
+        stage.source = source;
+      }
+      stage.picture.alt = `Inversion of ${run.style}: ${run.title}, ${run.status}`;
+      stage.caption.lastChild.textContent = run.status;
+      stage.figure.classList.toggle('live-now', RUNNING.includes(run.phase));
+      stage.figure.classList.toggle('live-waiting', !stage.source);
+    });
+    fit();
+  }
+
+  // Whole multiples of a pixel as far as there is room; larger images are made smaller, smoothly.
+  function fit() {
+    const many = shown.length > 1;
+    stages.classList.toggle('live-many', many);
+    const gap = parseFloat(getComputedStyle(stages).columnGap) || 0;
+    const room = Math.min(many ? (stages.clientWidth - gap) / 2 : stages.clientWidth, STAGE);
+    const { width = 128, height = 128 } = state().size ?? {};
+    const zoom = Math.floor((room * devicePixelRatio) / width);
+    const px = `${zoom ? (zoom * width) / devicePixelRatio : room}px`;
+    for (const { stage, figure } of shown) {
+      figure.style.width = px;
+      stage.style.aspectRatio = `${width} / ${height}`;
+      stage.classList.toggle('viewer-smooth', zoom === 0);
+    }
+  }
+
+  // --- Loss curves ---------------------------------------------------------------------------
+
+  const plot = h('div', { class: 'viewer-curve' });
+  const label = (run) => run.short;
+
+  function draw() {
+    const runs = state().runs.filter(({ points }) => points.length);
+    const width = plot.clientWidth, height = 280;
+    if (!width) return;
+    const box = { left: 46, right: width - 60, top: 24, bottom: height - 38 };
+    const references = runs.map(({ reference }) => reference).filter((reference) => reference?.points);
+    const lines = [...runs, ...references].map(({ points }) => points);
+    const thetas = [...new Set(runs.map(({ theta }) => theta))].filter((theta) => theta !== null);
+    const losses = lines.flat().map(([, loss]) => loss);
+    const levels = losses.length ? [...losses, ...thetas] : [1e-5, 1];
+    const signed = Math.min(...levels) <= 0;
+    const yAxis = (signed ? linearAxis : logAxis)(Math.min(...levels), Math.max(...levels));
+    const xAxis = evaluationsAxis(Math.max(10, ...lines.flat().map(([evaluation]) => evaluation)));
+    const x = (value) => box.left + xAxis.at(value) * (box.right - box.left);
+    const y = (value) => box.bottom - yAxis.at(value) * (box.bottom - box.top);
+    const text = (content, attributes) => s('text', attributes, content);
+    const d = (points) => `M${points.map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join('L')}`;
+    const across = (name, level) => s('line', { class: name, x1: box.left, x2: box.right, y1: y(level), y2: y(level) });
+
+    const grid = yAxis.ticks.flatMap(([value, name]) => [across('grid', value),
+      text(name, { x: box.left - 6, y: y(value) + 4, 'text-anchor': 'end' })]);
+    const ticks = xAxis.ticks.map(([value, name]) =>
+      text(name, { x: x(value), y: box.bottom + 16, 'text-anchor': 'middle' }));
+    const theta = thetas.flatMap((level) => [across('theta', level),
+      text('θ', { class: 'theta', x: box.left + 4, y: y(level) - 5 })]);
+    const dashed = references.map(({ points }) => s('path', { class: 'live-reference', d: d(points) }));
+    // A curve's name is at its end, and makes room for those of others.
+    const ends = runs.map((run) => ({ run, at: run.points.at(-1) })).sort((a, b) => y(a.at[1]) - y(b.at[1]));
+    let free = box.top;
+    const curves = ends.flatMap(({ run, at: [evaluation, loss] }) => {
+      const level = Math.max(y(loss) + 4, free);
+      free = level + 14;
+      return [s('path', { d: d(run.points), style: `stroke: ${run.colour}` }),
+        s('circle', { cx: x(evaluation), cy: y(loss), r: 3.5, style: `fill: ${run.colour}` }),
+        text(label(run), { class: 'live-end', x: x(evaluation) + 7, y: level })];
+    });
+    const said = runs.map(({ title, points }) => `${title} at ${points.at(-1)[1].toPrecision(3)} after ${points.at(-1)[0]} evaluations`);
+    plot.replaceChildren(s('svg', { width, height, role: 'img',
+      'aria-label': `Loss curves: ${said.join('; ') || 'nothing yet'}` },
+    ...grid, ...ticks, ...theta,
+    text(signed ? 'loss (linear, as it can be negative)' : 'loss', { x: 4, y: 12 }),
+    text('evaluations', { x: box.right, y: height - 5, 'text-anchor': 'end' }), ...dashed, ...curves));
+  }
+
+  // --- Numbers -------------------------------------------------------------------------------
+
+  const table = h('table');
+  const sources = h('div', { class: 'live-sources' });
+
+  function showNumbers() {
+    const { runs } = state();
+    const names = runs.length ? Object.keys(runs[0].numbers) : [];
+    const head = h('tr', {}, h('td'), ...runs.map((run) => h('th', { scope: 'col' },
+      h('i', { style: `background: ${run.colour}` }), run.short)));
+    const rows = names.map((name) => h('tr', {}, h('th', { scope: 'row' }, name),
+      ...runs.map(({ numbers }) => h('td', {}, numbers[name]))));
+    table.replaceChildren(h('thead', {}, head), h('tbody', {}, ...rows));
+    table.hidden = !runs.length;
+    sources.replaceChildren(...[...new Set(runs.flatMap(({ reference, provenance }) =>
+      [reference?.text, provenance]))].filter(Boolean).map((line) => h('p', { class: 'provenance' }, line)));
+  }
+
+  // --- Buttons -------------------------------------------------------------------------------
+
+  const message = h('p', { class: 'viewer-note', role: 'status', 'aria-live': 'polite' });
+  const saved = h('p', { class: 'live-saved' });
+  const buttons = {};
+  function button(name, title, wish) {
+    buttons[name] = h('button', { type: 'button', class: `live-${name}` }, title);
+    buttons[name].addEventListener('click', wish);
+    return buttons[name];
+  }
+  const bar = h('div', { class: 'live-buttons', role: 'group', 'aria-label': 'Run' },
+    button('start', 'Start', () => send('start', { choice })),
+    button('pause', 'Pause', () => send(state().phase === 'paused' ? 'resume' : 'pause')),
+    button('skip', 'Next', () => send('skip')),
+    button('stop', 'Stop', () => send('stop')),
+    button('save', 'Save', () => send('save')),
+    button('reset', 'Reset', () => send('reset')));
+
+  function showButtons() {
+    const { phase, runs, savable } = state();
+    const going = RUNNING.includes(phase);
+    buttons.start.disabled = going;
+    buttons.pause.disabled = !['running', 'paused'].includes(phase);
+    buttons.pause.textContent = phase === 'paused' ? 'Resume' : 'Pause';
+    buttons.skip.hidden = runs.length < 2;
+    buttons.skip.disabled = !going || runs.at(-1)?.phase !== 'waiting';
+    buttons.stop.disabled = !going;
+    buttons.save.disabled = going || !savable;
+    buttons.reset.disabled = going || !runs.length;
+  }
+
+  function showMessage() {
+    const { message: said, saved: names, bad } = state();
+    if (message.textContent !== said) message.textContent = said;
+    message.classList.toggle('live-bad', Boolean(bad));
+    saved.replaceChildren(...names.flatMap((name, i) => [i ? ', ' : 'Download: ',
+      h('a', { href: shown[i]?.picture.src, download: name }, name)]));
+  }
+
+  // --- All together --------------------------------------------------------------------------
+
+  function showState() {
+    if (state().runs.length) showRuns();
+    else preview();
+    draw();
+    showNumbers();
+    showButtons();
+    showMessage();
+  }
+
+  const part = (tag, name, ...children) => h(tag, { class: `live-${name}` }, ...children);
+  const root = part('div', 'root viewer explore',
+    part('fieldset', 'styles', styles.group),
+    part('div', 'columns',
+      part('fieldset', 'choices', show, layers, losses, kernel, other, selects),
+      part('div', 'view', part('fieldset', 'run', bar), message, saved, stages),
+      part('div', 'numbers', plot, table, sources)));
+  // In the snapshot only the divider works.
+  for (const needsKernel of root.querySelectorAll('.live-styles, .live-choices, .live-run')) {
+    needsKernel.disabled = options.frozen;
+  }
+  for (const [event, over] of [['dragover', true], ['dragleave', false], ['drop', false]]) {
+    root.addEventListener(event, (happened) => {
+      happened.preventDefault();
+      root.classList.toggle('live-over', over);
+      if (event === 'drop') upload(happened.dataTransfer.files[0]);
+    });
+  }
+  el.replaceChildren(root);
+
+  const listeners = {
+    'change:state': showState,
+    'change:styles': () => { styles.fill(); update(); },
+    'change:choice': () => { Object.assign(choice, model.get('choice')); update(); },
+  };
+  for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
+  const resized = new ResizeObserver(() => { fit(); draw(); });
+  resized.observe(root);
+  update();
+  showState();
+  return () => {
+    resized.disconnect();
+    for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
+    urls.forEach((made) => URL.revokeObjectURL(made));
+  };
+}
+
+export default { initialize, render };

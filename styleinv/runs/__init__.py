@@ -1,0 +1,1 @@
+"""Many inversions, kept: records, sweeps, clusters, measures and verification."""

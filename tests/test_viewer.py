@@ -1,0 +1,423 @@
+"""The viewer: every run is in it, and a reader finds it by mouse, keyboard, URL or without."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import pytest
+from bs4 import BeautifulSoup, Tag
+from playwright.sync_api import Browser, Page
+from styleinv_book import viewer
+
+import styleinv
+from styleinv import InputError
+from styleinv.encoder import Encoder
+from styleinv.runs import store
+from tests.conftest import refuse_others, served
+
+LINK = "../results/runs"
+STROKES, COFFEE = "bundled:strokes", "skimage:coffee"
+# A record may say what no file is called.
+ODD = "a </script><b> & $b$.png"
+RUNS: list[tuple[str, str, dict[str, Any]]] = [
+    *(("main", STROKES, {"layer": layer}) for layer in styleinv.LAYERS),
+    ("main", STROKES, {"layer": "relu_1_1", "loss": "mmd"}),
+    ("main", STROKES, {"layer": "relu_1_1", "loss": "moment-4", "iterations": 9}),
+    ("main", COFFEE, {"layer": "relu_2_2"}),
+    ("more/seeds", STROKES, {"layer": "relu_2_2", "seed": 3}),
+    ("more/seeds", STROKES, {"layer": "relu_2_2", "iterations": 1}),
+    ("other", STROKES, {"layer": "relu_1_1", "size": 24}),
+    ("other", STROKES, {"layer": "relu_1_1", "protocol": "chapter"}),
+]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, bundled: Encoder) -> Path:
+    """A folder of tiny runs, and an odd one that claims another source."""
+    folder = tmp_path_factory.mktemp("site") / "results" / "runs"
+    for sweep, style, changed in RUNS:
+        arguments = {"size": 16, "iterations": 2, "encoder": bundled, **changed}
+        store.save(store.run_of(styleinv.invert(style, **arguments)), folder / sweep)
+        keep_style(folder, style, arguments["size"])
+    keep_style(folder, ODD, 16)
+    (third_seed,) = folder.glob("more/seeds/*seed3*.json")
+    record = json.loads(third_seed.read_text()) | {"source": ODD}
+    (folder / "odd.json").write_text(json.dumps({**record, "sha256": store.seal(record)}))
+    shutil.copy(third_seed.with_suffix(".png"), folder / "odd.png")
+    return folder
+
+
+def keep_style(folder: Path, source: str, size: int) -> None:
+    name = STROKES if source == ODD else source
+    path = folder / "styles" / store.style_file_name(source, size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    styleinv.save_png(styleinv.load_style(name, size), path)
+
+
+@pytest.fixture(scope="session")
+def fragment(runs: Path) -> str:
+    return viewer.page(runs, LINK)
+
+
+@pytest.fixture(scope="session")
+def data(fragment: str) -> dict[str, Any]:
+    found = re.findall(r'<script type="application/json">(.*?)</script>', fragment, re.DOTALL)
+    assert len(found) == 1
+    loaded: dict[str, Any] = json.loads(found[0])
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def page_file(runs: Path, fragment: str) -> Path:
+    path = runs.parents[1] / "book" / "page.html"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Explorer</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f'<body style="margin: 16px">{fragment}</body></html>'
+    )
+    return path
+
+
+def images(fragment: str) -> list[Tag]:
+    return list(BeautifulSoup(fragment, "html.parser").find_all("img"))
+
+
+def test_every_run_is_in_the_grid_and_in_the_data(
+    runs: Path, fragment: str, data: dict[str, Any]
+) -> None:
+    pictures = {unquote(str(image["src"])) for image in images(fragment)}
+    records = sorted(runs.rglob("*.json"))
+    assert len(records) == len(RUNS) + 1
+    assert pictures == {f"{LINK}/{x.relative_to(runs).with_suffix('.png')}" for x in records}
+    assert {unquote(run["record"]) for run in data["runs"]} == {
+        f"{LINK}/{path.relative_to(runs)}" for path in records
+    }
+    for run in data["runs"]:
+        assert (runs / unquote(run["style"]).removeprefix(f"{LINK}/")).is_file()
+
+
+def test_grid_names_its_pictures(fragment: str) -> None:
+    found = images(fragment)
+    alts = [str(image["alt"]) for image in found]
+    assert "strokes, relu_2_2, Gram, seed 3, fast, 2 evaluations, bundled, 16 px" in alts
+    assert "strokes, relu_1_1, MMD, seed 0, fast, 2 evaluations, bundled, 16 px" in alts
+    assert len(set(alts)) == len(alts)
+    for image in found:
+        assert image["loading"] == "lazy"
+        assert image["width"] == image["height"] == ("24" if "24 px" in str(image["alt"]) else "16")
+    assert re.findall("<h3>(.*?)</h3>", fragment) == ["runs", "main", "more/seeds", "other"]
+
+
+def test_an_odd_name_stays_text(fragment: str, data: dict[str, Any]) -> None:
+    assert fragment.count("</script>") == 2
+    assert "<b>" not in fragment
+    assert ODD in [value for value, _ in data["options"]["style"]]
+
+
+def test_options_come_in_the_order_of_the_chapter(data: dict[str, Any]) -> None:
+    options = data["options"]
+    assert options["style"][1:] == [[STROKES, "strokes"], [COFFEE, "coffee"]]
+    assert [value for value, _ in options["layer"]] == list(styleinv.LAYERS)
+    assert [label for _, label in options["loss"]] == ["Gram", "N = 4", "MMD"]
+    assert [value for value, _ in options["seed"]] == ["0", "3"]
+    assert options["size"] == [["16", "16 px"], ["24", "24 px"]]
+    assert options["protocol"] == [
+        ["chapter-2", "chapter, 2 iterations"],
+        ["fast-1", "fast, 1 evaluation"],
+        ["fast-2", "fast, 2 evaluations"],
+        ["fast-9", "fast, 9 evaluations"],
+    ]
+
+
+def test_the_protocols_own_budget_needs_no_number(runs: Path) -> None:
+    record = json.loads(next(runs.glob("main/coffee*.json")).read_text())
+    assert parse_qs(viewer.link_to(record)[1:]) == {
+        "style": [COFFEE],
+        "layer": ["relu_2_2"],
+        "loss": ["gram"],
+        "seed": ["0"],
+        "protocol": ["fast-2"],
+        "encoder": ["bundled"],
+        "size": ["16"],
+    }
+    record["asked"]["protocol"]["budget"] = 1000
+    assert "protocol=fast&" in viewer.link_to(record)
+
+
+def test_commands_make_the_runs_again(data: dict[str, Any]) -> None:
+    commands = [run["command"] for run in data["runs"]]
+    assert (
+        "styleinv invert skimage:coffee --layer relu_2_2 --loss gram --protocol fast --seed 0 "
+        "--size 16 --encoder bundled --iterations 2"
+    ) in commands
+    assert any(f"styleinv invert '{ODD}' --layer" in command for command in commands)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"encoder": "painters"}, "--encoder FILE"),
+        ({"width": 30}, "--size 16 .*--fit keep"),
+        ({"device": "cuda"}, "--device cuda"),
+        ({"seconds": 5}, "--seconds 5"),
+        ({"alpha": 0.5}, "--encoder bundled --alpha 0.5"),
+        ({"budget": 1000, "seconds": 1800}, "--encoder bundled$"),
+        ({"budget": 1000}, "--iterations 1000$"),
+        ({"name": "my own"}, "^$"),
+    ],
+)
+def test_command_says_what_differs(runs: Path, change: dict[str, Any], expected: str) -> None:
+    record = json.loads(next(runs.glob("main/coffee*.json")).read_text())
+    for key, value in change.items():
+        protocol = record["asked"]["protocol"]
+        target = protocol if key in protocol else record["asked"]
+        target[key] = value
+    assert re.search(expected, viewer._command(record))
+
+
+def test_long_traces_are_thinned() -> None:
+    stages = ["pre-activations"] * 37 + ["moment-3"] * 4963
+    trace = [{"evaluations": n, "stage": stage} for n, stage in enumerate(stages, start=1)]
+    kept = [point["evaluations"] for point in viewer._thinned(trace)]
+    assert kept[:3] == [1, 2, 3]
+    assert kept[-1] == 5000
+    assert 38 in kept
+    assert 40 < len(kept) <= 61
+
+
+def test_numbers_of_a_run(data: dict[str, Any]) -> None:
+    run = next(run for run in data["runs"] if run["choice"]["loss"] == "moment-4")
+    assert run["facts"]["warm-ups"] == "pre-activations, N = 4 compressed"
+    assert run["facts"]["budget"] == "9 evaluations"
+    assert run["facts"]["stopped by"] == "budget"
+    assert {stage for _, _, stage in run["trace"]} >= {"pre-activations", "N = 4"}
+
+
+def test_what_cannot_be_shown(tmp_path: Path, runs: Path) -> None:
+    with pytest.raises(InputError, match="must hold run records"):
+        viewer.page(tmp_path, LINK)
+    copy = Path(shutil.copytree(runs, tmp_path / "runs"))
+    (copy / "styles" / "skimage-coffee-16.png").unlink()
+    with pytest.raises(InputError, match=r"style image .*skimage-coffee-16\.png' is not"):
+        viewer.page(copy, LINK)
+    picture = next(copy.glob("main/*mmd*.png"))
+    picture.unlink()
+    with pytest.raises(InputError, match=picture.stem):
+        viewer.page(copy, LINK)
+
+
+@pytest.fixture(scope="session")
+def address(page_file: Path) -> Iterator[str]:
+    with served(page_file.parents[1]) as address:
+        yield f"{address}/book/page.html"
+
+
+@pytest.fixture
+def tab(browser: Browser, address: str) -> Iterator[Page]:
+    """A tab that must end without an error in its console or a question to another host."""
+    with browser.new_context(viewport={"width": 900, "height": 1000}) as context:
+        opened = context.new_page()
+        problems = refuse_others(opened, address.removesuffix("book/page.html"))
+        opened.on("pageerror", lambda error: problems.append(str(error)))
+        opened.on("console", lambda line: problems.append(line.text))
+        opened.goto(address)
+        yield opened
+        assert problems == []
+
+
+def visit(tab: Page, address: str) -> None:
+    """Load the page anew; where only the fragment changes, a browser does not."""
+    tab.goto("about:blank")
+    tab.goto(address)
+
+
+def shown(tab: Page) -> dict[str, str]:
+    """What the page shows: the picture's file, the curve, the note, the choice in the URL."""
+    picture = tab.get_by_role("img", name=re.compile("^Inversion of"))
+    return {
+        "picture": str(picture.get_attribute("src")).rpartition("/")[2],
+        "curve": str(tab.locator(".viewer-curve path").get_attribute("d")),
+        "note": tab.get_by_role("status").inner_text(),
+        **{name: values[0] for name, values in parse_qs(tab.url.partition("#")[2]).items()},
+    }
+
+
+def pick(tab: Page, name: str) -> None:
+    tab.locator("fieldset label", has_text=re.compile(f"^{name}( .no run.)?$")).click()
+
+
+@pytest.mark.browser
+def test_begins_with_the_deepest_layer_and_leaves_the_url_alone(tab: Page, address: str) -> None:
+    assert shown(tab)["picture"] == "odd.png"
+    assert tab.get_by_role("radio", name="relu_2_2").is_checked()
+    assert tab.url == address
+    assert not tab.locator("details").get_attribute("open")
+    assert tab.get_by_text("Encoder", exact=True).count() == 0
+
+
+@pytest.mark.browser
+def test_a_layer_by_mouse(tab: Page, address: str) -> None:
+    visit(tab, f"{address}#style=bundled:strokes&seed=0")
+    before = shown(tab)
+    pick(tab, "relu_1_2")
+    after = shown(tab)
+    assert after["picture"].startswith("strokes-relu_1_2-gram")
+    assert after["curve"] != before["curve"]
+    assert after["layer"] == "relu_1_2"
+    assert after["note"] == ""
+    picture = tab.get_by_role("img", name="Inversion of strokes: relu_1_2, Gram, seed 0")
+    tab.wait_for_function("document.querySelector('.viewer-stage img').complete")
+    assert picture.evaluate("image => image.naturalWidth") == 16
+    assert picture.evaluate("image => image.clientWidth") == 512  # 32 screen pixels each
+
+
+@pytest.mark.browser
+def test_a_layer_by_keyboard(tab: Page) -> None:
+    pick(tab, "strokes")
+    tab.get_by_role("radio", name="relu_2_2").focus()
+    tab.keyboard.press("ArrowUp")
+    assert shown(tab)["picture"].startswith("strokes-relu_2_1-gram")
+    assert tab.get_by_role("radio", name="relu_2_1").is_checked()
+    tab.keyboard.press("ArrowUp")
+    assert shown(tab)["picture"].startswith("strokes-relu_1_2-gram")
+
+
+@pytest.mark.browser
+def test_a_choice_without_a_run_keeps_what_was_changed(tab: Page) -> None:
+    pick(tab, "strokes")
+    pick(tab, "relu_2_1")
+    assert tab.get_by_role("radio", name="MMD (no run)").count() == 1
+    pick(tab, "MMD")
+    state = shown(tab)
+    assert state["picture"].startswith("strokes-relu_1_1-mmd")
+    assert state["note"] == "No run with MMD and relu_2_1: showing relu_1_1."
+    tab.locator("label", has_text="Size").get_by_role("combobox").select_option("24")
+    assert shown(tab)["note"] == "No run with 24 px and MMD: showing Gram."
+    tab.locator("label", has_text="Seed").get_by_role("combobox").select_option("3")
+    assert (
+        shown(tab)["note"] == "No run with seed 3, relu_1_1, and 24 px: showing relu_2_2 and 16 px."
+    )
+
+
+@pytest.mark.browser
+def test_another_budget_is_nearer_than_another_optimiser(tab: Page, address: str) -> None:
+    visit(tab, f"{address}#style=bundled:strokes&layer=relu_1_1&loss=gram&protocol=chapter-2")
+    assert shown(tab)["protocol"] == "chapter-2"
+    tab.locator("label", has_text="Optimiser").get_by_role("combobox").select_option("fast-9")
+    state = shown(tab)
+    assert state["loss"] == "moment-4"
+    pick(tab, "Gram")
+    state = shown(tab)
+    assert state["protocol"] == "fast-2"
+    assert state["note"] == "No run with Gram and fast, 9 evaluations: showing fast, 2 evaluations."
+
+
+@pytest.mark.browser
+def test_url_restores_a_choice(tab: Page, address: str, runs: Path) -> None:
+    for path in sorted(runs.rglob("*.json")):
+        link = viewer.link_to(json.loads(path.read_text()))
+        tab.evaluate("link => { location.hash = link; }", link)
+        tab.wait_for_function(
+            f"document.querySelector('a[href$=json]').href.endsWith({path.name!r})"
+        )
+        assert tab.url == address + link
+        assert shown(tab)["note"] == ""
+    visit(tab, f"{address}#layer=relu_1_1&loss=mmd")
+    assert shown(tab)["picture"].startswith("strokes-relu_1_1-mmd")
+    assert tab.get_by_role("radio", name="MMD").is_checked()
+
+
+@pytest.mark.browser
+def test_url_that_asks_for_too_much(tab: Page, address: str) -> None:
+    visit(tab, f"{address}#layer=relu_9_9&style=bundled:strokes&colour=red")
+    state = shown(tab)
+    assert state["note"].startswith("No run with relu_9_9: showing relu_")
+    assert state["style"] == STROKES
+    assert "colour" not in state
+    before = tab.url
+    tab.evaluate(
+        "() => new Promise(resolve => { onhashchange = resolve; location.hash = 'a-heading'; })"
+    )
+    assert shown(tab)["note"] == state["note"]
+    assert tab.url == before.partition("#")[0] + "#a-heading"
+
+
+@pytest.mark.browser
+def test_divider_moves_by_keyboard_and_by_hand(tab: Page) -> None:
+    divider = tab.get_by_role("slider")
+    stage, line = tab.locator(".viewer-stage"), tab.locator(".viewer-line")
+
+    def at() -> float:
+        box, outer = line.bounding_box(), stage.bounding_box()
+        assert box
+        assert outer
+        return round((box["x"] + box["width"] / 2 - outer["x"]) / outer["width"], 3)
+
+    assert at() == 0.5
+    divider.focus()
+    tab.keyboard.press("ArrowRight")
+    assert at() == 0.52
+    tab.keyboard.press("Home")
+    assert at() == 0
+    box = stage.bounding_box()
+    assert box
+    middle = box["y"] + box["height"] / 2
+    tab.mouse.move(box["x"] + 0.1 * box["width"], middle)
+    tab.mouse.down()
+    assert at() == pytest.approx(0.1, abs=0.01)
+    tab.mouse.move(box["x"] + 0.8 * box["width"], middle + 30, steps=4)
+    assert at() == pytest.approx(0.8, abs=0.01)
+    tab.mouse.up()
+    assert divider.get_attribute("aria-valuetext") == "80 % style"
+
+
+@pytest.mark.browser
+def test_curve_says_what_it_shows(tab: Page, address: str) -> None:
+    visit(tab, f"{address}#style=bundled:strokes&loss=moment-4")
+    curve = tab.get_by_role("img", name=re.compile("^Loss curve: from .* after 9 evaluations$"))
+    assert "pre-activations" in str(curve.text_content())
+    assert curve.locator("line.stage").count() >= 2
+    assert curve.locator("line.theta").count() == 1
+    visit(tab, f"{address}#style=bundled:strokes&loss=mmd")
+    assert curve.locator("line.theta").count() == 0
+
+
+@pytest.mark.browser
+def test_fits_a_phone(tab: Page) -> None:
+    tab.set_viewport_size({"width": 360, "height": 640})
+    tab.wait_for_function("document.querySelector('.viewer-stage').clientWidth <= 328")
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
+    assert tab.locator(".viewer-stage").evaluate("stage => stage.clientWidth") == 320
+    tab.locator("summary").click()
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.browser
+def test_works_from_a_file(browser: Browser, page_file: Path) -> None:
+    with browser.new_context() as context:
+        tab = context.new_page()
+        problems: list[str] = []
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.goto(page_file.as_uri())
+        pick(tab, "coffee")
+        pick(tab, "strokes")
+        pick(tab, "relu_1_1")
+        assert shown(tab)["layer"] == "relu_1_1"
+        tab.wait_for_function("document.querySelector('.viewer-stage img').naturalWidth === 16")
+        assert problems == []
+
+
+@pytest.mark.browser
+def test_without_javascript_the_grid_remains(browser: Browser, page_file: Path) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        tab = context.new_page()
+        tab.goto(page_file.as_uri())
+        assert tab.locator(".viewer-grid img").count() == len(RUNS) + 1
+        alt = "strokes, relu_2_2, Gram, seed 3, fast, 2 evaluations, bundled, 16 px"
+        assert tab.get_by_alt_text(alt).is_visible()
+        assert not tab.locator(".viewer-app").is_visible()
