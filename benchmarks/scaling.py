@@ -96,7 +96,7 @@ def sweep_seconds(execution: Execution) -> float:
         started = time.perf_counter()
         runs = make_runs(tasks, folder, execution=execution)
         taken = time.perf_counter() - started
-    assert {run.record["result"]["stop_reason"] for run in runs.values()} == {"budget"}
+    assert {run.record.result.stop_reason for run in runs.values()} == {"budget"}
     return taken
 
 

@@ -164,8 +164,8 @@ def invert(
             again=again,
             unfinished=True,
         )
-        result = run.record["result"]
-        show(result["evaluations" if by_evaluations else "iterations"], result["loss"])
+        result = run.record.result
+        show(result["evaluations" if by_evaluations else "iterations"], result.loss)
     if run.path is not None:
         print(run.path.with_suffix(".png"))
         print(run.path)
@@ -178,11 +178,11 @@ def invert(
     )
     if store.was_stopped(run):
         _report(_how_to_go_on(task.protocol))
-    raise typer.Exit({"stopped": 130, "not finite": 1}.get(result["stop_reason"], 0))
+    raise typer.Exit({"stopped": 130, "not finite": 1}.get(result.stop_reason, 0))
 
 
 def _reason(result: dict[str, Any]) -> str:
-    reason: str = result["stop_reason"]
+    reason: str = result.stop_reason
     return f"{reason} ({result['not_finite']})" if "not_finite" in result else reason
 
 

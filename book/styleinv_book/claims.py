@@ -166,11 +166,11 @@ def judge(
 
 
 def _fields(sweep: str, record: store.Record) -> dict[str, Any]:
-    asked = record["asked"]
+    asked = record.asked
     return {
         "sweep": sweep,
-        "style": record["source"],
-        "size": asked["width"],
+        "style": record.source,
+        "size": asked.width,
         **{name: asked[name] for name in ("layer", "loss", "seed", "encoder")},
     }
 
@@ -277,7 +277,7 @@ def _comparable(run: Mapping[str, Any], other: Mapping[str, Any], factor: float 
     """Whether the final losses of two runs are within a factor, if one is asked for."""
     if factor is None:
         return True
-    ours, theirs = (x["record"]["result"]["loss"] for x in (run, other))
+    ours, theirs = (x["record"]["result"].loss for x in (run, other))
     return bool(min(ours, theirs) > 0 and max(ours, theirs) <= factor * min(ours, theirs))
 
 
@@ -286,17 +286,17 @@ def value(measure: str, record: store.Record, terms: Terms) -> tuple[float, bool
 
     What a run that does not converge would take is unknown: where it ended counts instead.
     """
-    result, metrics = record["result"], record["metrics"]
-    converged = result["loss"] < terms.loss
+    result, metrics = record.result, record.measures
+    converged = result.loss < terms.loss
     clean = metrics["artefact_area"] < terms.artefact_area and metrics["noise"] < terms.noise
     if measure.endswith("_to_converge"):
         what = measure.removesuffix("_to_converge")
-        passed = first_below(record["trace"], terms.loss)
+        passed = first_below(record.trace, terms.loss)
         # A trace counts one iteration, a result all iterations.
         took = result[what] if passed is None else passed[what.replace("iterations", "iteration")]
         return float(took), passed is not None
     known = {
-        "loss": result["loss"],
+        "loss": result.loss,
         "converged": float(converged),
         "clean": float(clean),
         "failed": float(not (converged and clean)),

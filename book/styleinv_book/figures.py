@@ -134,7 +134,7 @@ class Album:
 
     def _inversion(self, key: Key) -> Picture:
         run = self.runs[key]
-        asked = run.record["asked"]
+        asked = run.record.asked
         alt = (
             f"{run.record['style']}: inversion of {TITLES[asked['loss']]} at {asked['layer']}, "
             f"protocol {asked['protocol']['name']}, encoder {asked['encoder']}, "
@@ -148,7 +148,7 @@ class Album:
 
     def _style(self, style: str) -> Picture:
         record = next(run for key, run in self.runs.items() if key[0] == style).record
-        height, width = record["asked"]["height"], record["asked"]["width"]
+        height, width = record.asked.height, record.asked.width
         alt = f"{record['style']}: the style image"
         if self.results is None:
             pixels = to_uint8(load_style(style, min(height, width)))
@@ -187,7 +187,7 @@ def panel(cells: Cells) -> Panel:
 
 def plot_panel(album: Album, runs: Mapping[str, Run], plot: Figure, alt: str) -> Panel:
     """A tab that shows a plot made from some of an album's runs."""
-    styles = list(dict.fromkeys(run.record["source"] for run in runs.values()))
+    styles = list(dict.fromkeys(run.record.source for run in runs.values()))
     return Panel(album.title, as_html(plot, alt), list(runs.values()), styles)
 
 
@@ -278,12 +278,12 @@ def as_html(figure: Figure, alt: str) -> str:
 def curves(runs: Mapping[str, Run]) -> Figure:
     """Loss over evaluations of runs by label, on log axes, with theta where they share one."""
     figure, axes = plot_axes()
-    losses = [run.record["asked"]["loss"] for run in runs.values()]
+    losses = [run.record.asked.loss for run in runs.values()]
     for label, run in runs.items():
-        trace = run.record["trace"]
+        trace = run.record.trace
         # A loss has its colour; several runs of one loss are told apart by the default ones.
-        colour = COLOURS.get(run.record["asked"]["loss"]) if len(set(losses)) > 1 else None
-        evaluations, values = zip(*((p["evaluations"], p["loss"]) for p in trace), strict=True)
+        colour = COLOURS.get(run.record.asked.loss) if len(set(losses)) > 1 else None
+        evaluations, values = zip(*((p.evaluations, p.loss) for p in trace), strict=True)
         axes.plot(evaluations, values, label=label, color=colour)
     axes.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="style loss")
     thetas = {theta for run in runs.values() if (theta := theta_of(run.record)) is not None}
@@ -311,10 +311,10 @@ def subplots(height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
 
 def provenance(runs: Sequence[Run]) -> str:
     """One paragraph of HTML that says what made a figure; ranges where its runs differ."""
-    asked = [run.record["asked"] for run in runs]
-    made = [run.record["made_with"] for run in runs]
-    results = [run.record["result"] for run in runs]
-    stops = Counter(result["stop_reason"] for result in results)
+    asked = [run.record.asked for run in runs]
+    made = [run.record.made_with for run in runs]
+    results = [run.record.result for run in runs]
+    stops = Counter(result.stop_reason for result in results)
     return provenance_line(
         "encoder "
         + _distinct(
@@ -322,17 +322,17 @@ def provenance(runs: Sequence[Run]) -> str:
             for a in asked
         ),
         _distinct(f"{a['width']} x {a['height']} pixels" for a in asked),
-        *_protocols([a["protocol"] for a in asked]),
-        "seed " + _distinct(str(a["seed"]) for a in asked),
-        _span([r["iterations"] for r in results]) + " iterations",
-        _span([r["evaluations"] for r in results]) + " evaluations",
-        "final loss " + _span([r["loss"] for r in results], ".2g"),
+        *_protocols([a.protocol for a in asked]),
+        "seed " + _distinct(str(a.seed) for a in asked),
+        _span([r.iterations for r in results]) + " iterations",
+        _span([r.evaluations for r in results]) + " evaluations",
+        "final loss " + _span([r.loss for r in results], ".2g"),
         "stopped by " + ", ".join(f"{reason} ({n})" for reason, n in stops.most_common()),
         "device "
         + _distinct(f"{m['device']} ({m['processor']}, {m['threads']} threads)" for m in made),
-        "torch " + _distinct(m["torch"] for m in made),
+        "torch " + _distinct(m.torch for m in made),
         "styleinv " + _distinct(f"{m['styleinv']}, code <code>{m['code']}</code>" for m in made),
-        _distinct(m["date"][:10] for m in made),
+        _distinct(m.date[:10] for m in made),
     )
 
 
@@ -366,18 +366,18 @@ def run_table(runs: Sequence[Run]) -> str:
     )
     cells = [
         (
-            run.record["style"],
-            run.record["asked"]["layer"],
-            TITLES[run.record["asked"]["loss"]],
-            run.record["asked"]["protocol"]["name"],
-            run.record["asked"]["encoder"],
-            run.record["asked"]["seed"],
-            run.record["result"]["iterations"],
-            run.record["result"]["evaluations"],
+            run.record.style,
+            run.record.asked.layer,
+            TITLES[run.record.asked.loss],
+            run.record.asked.protocol.name,
+            run.record.asked.encoder,
+            run.record.asked.seed,
+            run.record.result.iterations,
+            run.record.result.evaluations,
             f"{run.record['result']['loss']:.2g}",
-            run.record["result"]["stop_reason"],
+            run.record.result.stop_reason,
             f"{run.record['result']['seconds']:.1f}",
-            run.record["address"][:8],
+            run.record.address[:8],
         )
         for run in runs
     ]
@@ -404,15 +404,15 @@ def folded(summary: str, content: str) -> str:
 
 def _protocols(settings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Per protocol by name: method, theta, budgets and warm-ups of its runs."""
-    for name in dict.fromkeys(one["name"] for one in settings):
-        same = [one for one in settings if one["name"] == name]
-        thetas = ("none" if one["theta"] is None else f"{one['theta']:g}" for one in same)
+    for name in dict.fromkeys(one.name for one in settings):
+        same = [one for one in settings if one.name == name]
+        thetas = ("none" if one.theta is None else f"{one['theta']:g}" for one in same)
         facts = [
-            same[0]["method"],
+            same[0].method,
             f"theta {_distinct(thetas)}",
             f"budget {_span([one['budget'] for one in same])} {unit_of(same[0])}s",
         ]
-        warmups = _distinct(warmup["loss"] for one in same for warmup in one.get("warmups", []))
+        warmups = _distinct(warmup.loss for one in same for warmup in one.get("warmups", []))
         if warmups:
             facts.append(f"warm-ups {warmups}")
         yield f"protocol {name} ({'; '.join(facts)})"

@@ -1,4 +1,4 @@
-"""Draw the README's picture, `results/picture.png`, from the reference runs beside it."""
+"""Draw the README's picture, `book/picture.png`, from the reference runs beside it."""
 
 from pathlib import Path
 

@@ -43,11 +43,11 @@ def link_to(record: Record) -> str:
 
 def options_of(record: Record) -> dict[str, Option]:
     """What a reader would have to choose to see a record, by control."""
-    asked, source = record["asked"], record["source"]
+    asked, source = record.asked, record.source
     layer, loss, seed, encoder = (asked[key] for key in ("layer", "loss", "seed", "encoder"))
-    height, width = asked["height"], asked["width"]
+    height, width = asked.height, asked.width
     size = str(width) if width == height else f"{width}x{height}"
-    protocol, budget = asked["protocol"]["name"], asked["protocol"]["budget"]
+    protocol, budget = asked.protocol.name, asked.protocol.budget
     place = _place(protocol, KNOWN)
     optimiser = Option(protocol, protocol, (*place, 0))
     if protocol in KNOWN and budget != KNOWN[protocol].budget(loss, layer):
@@ -66,7 +66,7 @@ def options_of(record: Record) -> dict[str, Option]:
 
 
 def _loss_of(asked: Record) -> Option:
-    loss, place = asked["loss"], _place(asked["loss"], LOSSES)
+    loss, place = asked.loss, _place(asked.loss, LOSSES)
     if "alpha" not in asked:
         return Option(loss, title_of(loss), place)
     alpha = f"{asked['alpha']:g}"
@@ -93,7 +93,7 @@ def page(folder: Path, link: str) -> str:
     if not records:
         raise InputError(f"folder is {str(folder)!r}, but must hold run records")
     # Of runs that differ in nothing that can be chosen, the latest is shown.
-    by_date = sorted(records.items(), key=lambda item: item[1]["made_with"]["date"])
+    by_date = sorted(records.items(), key=lambda item: item[1].made_with.date)
     runs = {link_to(record): _run(path, record, folder, link) for path, record in by_date}
     options: dict[str, dict[str, Option]] = {}
     for record in records.values():
@@ -128,9 +128,9 @@ def _places(record: Record) -> list[tuple[int, ...]]:
 
 def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
     """What the page needs of a record."""
-    asked = record["asked"]
-    size = min(asked["height"], asked["width"])
-    style = folder / "styles" / store.style_file_name(record["source"], size)
+    asked = record.asked
+    size = min(asked.height, asked.width)
+    style = folder / "styles" / store.style_file_name(record.source, size)
     if not style.is_file():
         raise InputError(f"style image {str(style)!r} is not an existing file")
     return {
@@ -138,11 +138,11 @@ def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
         "style": _url(style, folder, link),
         "picture": _url(path.with_suffix(".png"), folder, link),
         "record": _url(path, folder, link),
-        "width": asked["width"],
-        "height": asked["height"],
+        "width": asked.width,
+        "height": asked.height,
         "trace": [
-            (point["evaluations"], float(f"{point['loss']:.4g}"), _stage(point["stage"], asked))
-            for point in _thinned(record["trace"])
+            (point.evaluations, float(f"{point['loss']:.4g}"), _stage(point.stage, asked))
+            for point in _thinned(record.trace)
         ],
         "theta": theta_of(record),
         "facts": _facts(record),
@@ -152,12 +152,12 @@ def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
 
 def _stage(name: str, asked: Record) -> str:
     """A stage as readers see it; some are called after the exact loss: "moment-3 compressed"."""
-    return name.replace(asked["loss"], title_of(asked["loss"]))
+    return name.replace(asked.loss, title_of(asked.loss))
 
 
 def _thinned(trace: Sequence[Record]) -> list[Record]:
     """About 60 points, log-spaced; with the first, the last and the first of each stage."""
-    evaluations = [point["evaluations"] for point in trace]
+    evaluations = [point.evaluations for point in trace]
     wanted = np.geomspace(evaluations[0], evaluations[-1], CURVE_POINTS)
     kept = {0, len(trace) - 1, *np.searchsorted(evaluations, wanted[1:-1]).tolist()}
     pairs = enumerate(itertools.pairwise(trace), start=1)
@@ -167,57 +167,57 @@ def _thinned(trace: Sequence[Record]) -> list[Record]:
 
 def _facts(record: Record) -> dict[str, str]:
     """The numbers that the page shows beside a picture."""
-    asked, result, made = record["asked"], record["result"], record["made_with"]
-    protocol = asked["protocol"]
-    theta = "none" if protocol["theta"] is None else f"{protocol['theta']:g}"
+    asked, result, made = record.asked, record.result, record.made_with
+    protocol = asked.protocol
+    theta = "none" if protocol.theta is None else f"{protocol['theta']:g}"
     facts = {
         "final loss": f"{result['loss']:.3g}",
-        "stopped by": result["stop_reason"],
+        "stopped by": result.stop_reason,
         "iterations": f"{result['iterations']:,}",
         "evaluations": f"{result['evaluations']:,}",
         "time": f"{result['seconds']:,.1f} s",
         "size": f"{asked['width']} x {asked['height']} pixels",
-        "seed": str(asked["seed"]),
+        "seed": str(asked.seed),
         "protocol": f"{protocol['name']} ({protocol['method']})",
         "theta": theta,
         "budget": budget_of(protocol),
-        "warm-ups": ", ".join(_stage(x["loss"], asked) for x in protocol.get("warmups", [])),
+        "warm-ups": ", ".join(_stage(x.loss, asked) for x in protocol.get("warmups", [])),
         "encoder": f"{asked['encoder']} ({asked['encoder_sha256'][:12]})",
         "computed on": f"{made['device']}, {made['processor']}, {made['threads']} threads",
-        "torch": made["torch"],
+        "torch": made.torch,
         "styleinv": f"{made['styleinv']}, code {made['code']}",
-        "date": made["date"][:10],
+        "date": made.date[:10],
     }
     return {name: fact for name, fact in facts.items() if fact}
 
 
 def _command(record: Record) -> str:
     """The command that makes a run again; empty if it was made from what only Python has."""
-    asked, protocol = record["asked"], record["asked"]["protocol"]
-    if protocol["name"] not in KNOWN or record["source"] == "tensor":
+    asked, protocol = record.asked, record.asked.protocol
+    if protocol.name not in KNOWN or record.source == "tensor":
         return ""
-    own = KNOWN[protocol["name"]]
-    encoder = asked["encoder"] if asked["encoder"] in SOURCES else "FILE"
+    own = KNOWN[protocol.name]
+    encoder = asked.encoder if asked.encoder in SOURCES else "FILE"
     options = {
-        "layer": asked["layer"],
-        "loss": asked["loss"],
+        "layer": asked.layer,
+        "loss": asked.loss,
         "protocol": own.name,
-        "seed": asked["seed"],
-        "size": min(asked["height"], asked["width"]),
+        "seed": asked.seed,
+        "size": min(asked.height, asked.width),
         "encoder": encoder,
     }
     if "alpha" in asked:
         options["alpha"] = asked["alpha"]
-    if asked["height"] != asked["width"]:
+    if asked.height != asked.width:
         options["fit"] = "keep"
     if (iterations := iterations_of(record)) is not None:
         options["iterations"] = iterations
-    if protocol["seconds"] not in (None, own.seconds):
-        options["seconds"] = protocol["seconds"]
-    if asked["device"] != "cpu":
-        options["device"] = asked["device"]
+    if protocol.seconds not in (None, own.seconds):
+        options["seconds"] = protocol.seconds
+    if asked.device != "cpu":
+        options["device"] = asked.device
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return shlex.join(["styleinv", "invert", record["source"], *words])
+    return shlex.join(["styleinv", "invert", record.source, *words])
 
 
 def _grid(records: Mapping[Path, Record], folder: Path, link: str) -> str:
@@ -232,13 +232,13 @@ def _grid(records: Mapping[Path, Record], folder: Path, link: str) -> str:
 
 
 def _figure(path: Path, record: Record, folder: Path, link: str) -> str:
-    asked = record["asked"]
+    asked = record.asked
     style, layer, loss, seed, *others = (option.label for option in options_of(record).values())
     alt = html.escape(", ".join([style, layer, loss, f"seed {seed}", *others]))
     picture, source = (_url(x, folder, link) for x in (path.with_suffix(".png"), path))
     return (
         f'<li><a href="{picture}"><img class="dark-light" loading="lazy" src="{picture}" '
-        f'width="{asked["width"]}" height="{asked["height"]}" alt="{alt}"></a>'
+        f'width="{asked.width}" height="{asked.height}" alt="{alt}"></a>'
         f'{html.escape(f"{layer}, {loss}")}, <a href="{source}" '
         f'aria-label="record of {alt}">record</a></li>'
     )

@@ -416,6 +416,6 @@ def _kept(run: Run, folder: Path) -> Run:
     """The run as it is in the folder, where the worker may have put it already."""
     path = folder / store.file_name(run.record)
     with suppress(InputError):
-        if store.read_record(path)["sha256"] == run.record["sha256"]:
+        if store.read_record(path)["sha256"] == run.record.sha256:
             return replace(run, path=path)
     return replace(run, path=store.save(run, folder))

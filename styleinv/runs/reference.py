@@ -148,10 +148,9 @@ def reference_runs(
     seed = entry.seeds[0] if seed is None else seed
     budget = entry.iterations[0] if iterations is None else iterations
     found = {
-        (run.record["source"], run.record["asked"]["layer"], run.record["asked"]["loss"]): run
+        (run.record.source, run.record.asked.layer, run.record.asked.loss): run
         for run in store.read_folder(Path(results) / RUNS / name).values()
-        if run.record["asked"]["seed"] == seed
-        and budget in (None, run.record["asked"]["protocol"]["budget"])
+        if run.record.asked.seed == seed and budget in (None, run.record.asked.protocol.budget)
     }
     wanted = [
         (s, layer, loss) for s in entry.styles for layer in entry.layers for loss in entry.losses
@@ -168,9 +167,9 @@ def reference_runs(
 def _measure(folder: Path, report: Callable[[str], object]) -> None:
     """Measure the pictures whose metrics other code has computed."""
     for run in store.read_folder(folder).values():
-        if run.pixels is None or run.record["metrics"]["code"] == measures.code_sha256()[:12]:
+        if run.pixels is None or run.record.measures.code == measures.code_sha256()[:12]:
             continue
-        style = load_style(run.record["source"], min(run.pixels.shape[:2]))
+        style = load_style(run.record.source, min(run.pixels.shape[:2]))
         store.save(store.measured(run, to_uint8(style)), folder)
         report(f"Measured anew: {store.file_name(run.record)}")
 

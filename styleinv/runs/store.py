@@ -1,35 +1,41 @@
-"""Run records: a PNG and a JSON file per inversion, addressed by what was asked for.
+"""Runs kept in folders: a PNG and a record each, addressed by what was asked for.
 
-Where many runs are kept for their numbers, only the record is; it says so, and still has the hash
-of the picture's pixels.
+A run that has just been made is a pair of files, `NAME.png` and `NAME.json`. `pack` gathers the
+records of a folder in one file, `runs.jsonl`, a line each (`pandas.read_json(..., lines=True)`
+reads it). Where runs are kept for their numbers only, there is no picture; the record says so, and
+has the hash of the picture's pixels all the same.
 """
 
+import functools
 import hashlib
-import json
 import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image
 
 from styleinv.checkpoint import DEFAULT_SECONDS, SUFFIX
 from styleinv.errors import InputError
-from styleinv.files import Write, alone, remove_parts, write_together
-from styleinv.fingerprint import code_sha256, json_sha256
+from styleinv.files import Write, alone, remove_parts, write_atomically, write_together
 from styleinv.images import Pixels, to_uint8
-from styleinv.inversion import Inversion, Task
+from styleinv.inversion import RESULTS_VERSION, Inversion, Task
 from styleinv.optim import Iterate
 from styleinv.runs import measures
+from styleinv.runs.record import Asked, Record, file_name, name_of, sealed
 from styleinv.version import __version__
 
-Record = dict[str, Any]
+# The records of a folder, a line each.
+RECORDS = "runs.jsonl"
+# What a record's file is called: other files beside it are nobody's business here.
+NAMES = "[!.]*-seed*-" + 8 * "[0-9a-f]"
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,10 @@ class Run:
     """A finished inversion as figures see it.
 
     Attributes:
-        record: what was asked, what came out, what computed it, its metrics and the trace.
+        record: what was asked, what came out, what computed it, its measures and the trace.
         pixels: the picture, or None where only the record is kept.
-        path: the record's file, where the run was read from one.
+        path: where the run is kept: the record's file, or what it would be called if it were not
+            a line of `RECORDS`; the picture has the same name and another suffix.
     """
 
     record: Record
@@ -57,21 +64,20 @@ class Run:
             raise InputError(f"record {str(self.path)!r} is kept without its picture")
         return self.pixels
 
-
-def seal(record: Record) -> str:
-    """SHA-256 of everything else in a record, in canonical JSON: what its `sha256` says."""
-    return json_sha256({key: value for key, value in record.items() if key != "sha256"})
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody stopped the run before its end."""
+        return self.record.result.stop_reason == "stopped"
 
 
 def run_of(inversion: Inversion) -> Run:
-    """The record (what was asked, what came out, what computed it, metrics) and the 8-bit image."""
-    asked = inversion.task.asked()
-    image = to_uint8(inversion.image)
-    record = {
-        "address": json_sha256(asked),
-        "style": inversion.task.style_name,
-        "source": inversion.task.source,
-        "asked": asked,
+    """The record of an inversion, and its picture in 8 bits."""
+    task, image = inversion.task, to_uint8(inversion.image)
+    fields = {
+        "address": task.address,
+        "style": task.style_name,
+        "source": task.source,
+        "asked": task.asked(),
         "result": {
             "loss": inversion.loss,
             "iterations": inversion.iterations,
@@ -82,57 +88,53 @@ def run_of(inversion: Inversion) -> Run:
             **_exceptions(inversion),
         },
         "made_with": {
+            "results": RESULTS_VERSION,
             "styleinv": __version__,
-            "code": code_sha256()[:12],
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "device": str(inversion.task.encoder.device),
+            "device": str(task.encoder.device),
             "processor": f"{platform.system()} {platform.machine()}",
             "threads": torch.get_num_threads(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
         "trace": [
-            {**asdict(point), "seconds": round(point.seconds, 4)} for point in inversion.trace
+            astuple(replace(point, seconds=round(point.seconds, 4))) for point in inversion.trace
         ],
+        "measures": measured(image, to_uint8(task.style)),
     }
-    return measured(Run(record, image), to_uint8(inversion.task.style))
+    return Run(sealed(msgspec.convert(fields, Record)), image)
 
 
-def _exceptions(inversion: Inversion) -> Record:
+def _exceptions(inversion: Inversion) -> dict[str, Any]:
     """What has to be said of some runs only."""
-    found: Record = {}
+    found: dict[str, Any] = {}
     if inversion.not_finite is not None:
         found["not_finite"] = inversion.not_finite
     if inversion.negative_psi:
-        found["negative_psi"] = list(inversion.negative_psi)
+        found["negative_psi"] = inversion.negative_psi
     return found
 
 
-def measured(run: Run, style: Pixels) -> Run:
-    """The run with its metrics, measured against its style image."""
-    found = {"code": measures.code_sha256()[:12], **measures.measure(run.image, style)}
-    return _with(run, metrics=found)
+def measured(image: Pixels, style: Pixels) -> dict[str, Any]:
+    """What a record says of its picture, measured against its style image."""
+    return {"version": measures.VERSION, **measures.measure(image, style)}
 
 
 def without_picture(run: Run) -> Run:
     """The run as it is kept where its numbers are all that is needed, with half of its trace."""
-    first, *trace = run.record["trace"]
+    first, *trace = run.record.trace
     kept = [first]
     for point in trace:
-        last = kept[-1]["iteration"]
+        last = kept[-1].iteration
         # As `Monitor` has them, but twice as far apart.
-        if point is trace[-1] or point["iteration"] >= max(1.1 * last, last + 1):
+        if point is trace[-1] or point.iteration >= max(1.1 * last, last + 1):
             kept.append(point)
-    return replace(_with(run, picture=False, trace=kept), pixels=None)
-
-
-def _with(run: Run, **fields: Any) -> Run:
-    record = {**run.record, **fields}
-    return replace(run, record={**record, "sha256": seal(record)})
+    shorter = msgspec.structs.replace(run.record, picture=False, trace=tuple(kept))
+    return replace(run, record=sealed(shorter), pixels=None)
 
 
 def save(run: Run, folder: str | Path) -> Path:
-    """Write image and record into `folder`; returns the record's path, the image's is `.png`.
+    """Write picture and record into `folder`; returns the record's path, the picture's is `.png`.
 
     Raises:
         InputError: they cannot be written; what was there before is unchanged.
@@ -143,7 +145,7 @@ def save(run: Run, folder: str | Path) -> Path:
 
 
 def _write(run: Run, path: Path) -> Path:
-    """The record comes last, so that a record always has its image.
+    """The record comes last, so that a record always has its picture.
 
     Where a run with another picture is replaced, a kill in the instant between the two leaves the
     old record with the new picture: `read` finds that out, and `obtain` makes the run again, from
@@ -153,53 +155,30 @@ def _write(run: Run, path: Path) -> Path:
     if run.pixels is not None:
         picture = Image.fromarray(run.pixels)
         writes[path.with_suffix(".png")] = lambda part: picture.save(part, format="PNG")
-    writes[path] = lambda part: part.write_text(_to_json(run.record))
+    text = msgspec.json.format(msgspec.json.encode(run.record), indent=1) + b"\n"
+    writes[path] = lambda part: part.write_bytes(text)
     write_together(writes)
     return path
 
 
-def file_name(record: Record) -> str:
-    """The name of a record's file."""
-    return _file_name(record["style"], record["asked"])
-
-
-def _to_json(record: Record) -> str:
-    """Indented for readers, the long trace with a line per point."""
-    text = json.dumps({**record, "trace": []}, indent=1, allow_nan=False)
-    points = ",\n  ".join(
-        json.dumps(point, allow_nan=False, separators=(",", ":")) for point in record["trace"]
-    )
-    return text.replace('"trace": []', f'"trace": [\n  {points}\n ]') + "\n"
-
-
-def _file_name(style: str, asked: dict[str, Any]) -> str:
-    """The record's file name: readable in front, the address's first digits behind."""
-    cell = f"{asked['layer']}-{asked['loss']}-seed{asked['seed']}"
-    # File systems allow 255 bytes; a character can take four of them.
-    return f"{style[:40]}-{cell}-{json_sha256(asked)[:8]}.json"
-
-
 def find(task: Task, folder: str | Path) -> Run | None:
-    """The saved run of a task, or None if there is none; a warning names one that was altered."""
+    """The kept run of a task, or None if there is none; a warning names one that was altered."""
     path = path_of(task, folder)
-    if not path.exists():
-        return None
     try:
         run = read(path)
+    except FileNotFoundError:
+        return None
     except InputError as error:
         warnings.warn(f"{error}: the run is made again", stacklevel=2)
         return None
-    return run if is_repeatable(run.record) and run.record["address"] == task.address else None
-
-
-def is_repeatable(record: Record) -> bool:
-    """Whether a run is what was asked for: not what a reader stopped, or the clock cut off."""
-    return record["result"]["stop_reason"] not in ("time", "stopped")
+    is_current = run.record.made_with.results == RESULTS_VERSION
+    is_same = run.record.address == task.address
+    return run if is_current and is_same and run.record.is_repeatable else None
 
 
 def path_of(task: Task, folder: str | Path) -> Path:
     """Where the record of a task is kept."""
-    return Path(folder) / _file_name(task.style_name, task.asked())
+    return Path(folder) / name_of(task.style_name, msgspec.convert(task.asked(), Asked))
 
 
 def obtain(
@@ -243,18 +222,13 @@ def obtain(
             checkpoint.remove()
             return found, True
         run = run_of(task.run(callback, checkpoint))
-        if was_stopped(run) and (not unfinished or find(task, folder) is not None):
+        if run.was_stopped and (not unfinished or find(task, folder) is not None):
             return run, False
         kept = run if pictures else without_picture(run)
         _write(kept, path)
-        if not was_stopped(run):
+        if not run.was_stopped:
             checkpoint.remove()
     return replace(kept, path=path), False
-
-
-def was_stopped(run: Run) -> bool:
-    """Whether somebody stopped the run before its end."""
-    return bool(run.record["result"]["stop_reason"] == "stopped")
 
 
 @contextmanager
@@ -271,23 +245,20 @@ def _lock(path: Path) -> Path:
 
 
 def read(path: Path) -> Run:
-    """The run whose record is at `path`.
+    """The run whose record is at `path`, or a line of the folder's `RECORDS`.
 
     Raises:
-        InputError: record or image cannot be read, or is not what was written.
+        FileNotFoundError: it is in neither.
+        InputError: record or picture cannot be read, or is not what was written.
     """
     record = read_record(path)
     try:
-        pixels = _read_pixels(path.with_suffix(".png")) if has_picture(record) else None
-        intact = (
-            record["sha256"] == seal(record)
-            and record["address"] == json_sha256(record["asked"])
-            and (pixels is None or record["result"]["pixels_sha256"] == _pixels_sha256(pixels))
-        )
-    except Exception as error:  # a damaged picture, or other fields, can raise anything
-        raise InputError(f"record {str(path)!r} or its image cannot be read: {error}") from error
-    if not intact:
-        raise InputError(f"record {str(path)!r} and its image are not as they were written")
+        pixels = _read_pixels(path.with_suffix(".png")) if record.picture else None
+    except Exception as error:  # a damaged picture can raise anything
+        raise InputError(f"picture of record {str(path)!r} cannot be read: {error}") from error
+    same = pixels is None or record.result.pixels_sha256 == _pixels_sha256(pixels)
+    if not (same and record.is_intact):
+        raise InputError(f"record {str(path)!r} and its picture are not as they were written")
     return Run(record, pixels, path)
 
 
@@ -295,35 +266,83 @@ def read_record(path: Path) -> Record:
     """The record at `path` alone, whether or not it is what was written.
 
     Raises:
+        FileNotFoundError: there is none.
         InputError: it cannot be read.
     """
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"record {str(path)!r} or its image cannot be read: {error}") from error
-    if not isinstance(record, dict):
-        raise InputError(f"record {str(path)!r} holds no JSON object")
-    return record
+    if path.is_file():
+        return _decoded(path, _read_bytes(path))
+    return read_packed(path.parent)[path]
 
 
 def read_records(folder: Path) -> dict[Path, Record]:
-    """`read_record` for all in `folder` and below, by their paths, in the order of names."""
-    return {path: read_record(path) for path in sorted(folder.rglob("*.json"))}
-
-
-def has_picture(record: Record) -> bool:
-    """Whether the run's picture is kept beside its record."""
-    return bool(record.get("picture", True))
+    """Every `read_record` in `folder` and below, by its path, in the order of names."""
+    packed = [read_packed(file.parent) for file in folder.rglob(RECORDS)]
+    alone = {path: read_record(path) for path in folder.rglob(f"{NAMES}.json")}
+    found = {path: record for records in packed for path, record in records.items()} | alone
+    return dict(sorted(found.items()))
 
 
 def read_folder(folder: Path) -> dict[Path, Run]:
     """Every run kept in `folder` and below, by its record's path, in the order of names."""
-    return {path: read(path) for path in sorted(folder.rglob("*.json"))}
+    return {path: read(path) for path in read_records(folder)}
+
+
+class _Packed(dict[Path, Record]):
+    def __missing__(self, path: Path) -> Record:
+        raise FileNotFoundError(path)
+
+
+def read_packed(folder: Path) -> dict[Path, Record]:
+    """The records in the folder's `RECORDS`, by the paths of files that each would have alone."""
+    file = folder / RECORDS
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return _Packed()
+    return _read_packed(file, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_packed(file: Path, mtime: int, size: int) -> _Packed:
+    """A file's records as they are now; `mtime` and `size` tell one state from another."""
+    lines = _read_bytes(file).splitlines()
+    records = (_decoded(f"{file}, line {n}", line) for n, line in enumerate(lines, start=1))
+    return _Packed({file.with_name(file_name(record)): record for record in records})
+
+
+def pack(folder: Path) -> None:
+    """Gather the records that have files of their own in the folder's `RECORDS`.
+
+    Killed halfway, it leaves some records in both; the file of its own counts, and the next call
+    removes it.
+    """
+    single = {path: read_record(path) for path in folder.glob(f"{NAMES}.json")}
+    if not single:
+        return
+    records = dict(sorted({**read_packed(folder), **single}.items()))
+    lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records.values())
+    write_atomically(folder / RECORDS, lambda part: part.write_bytes(lines))
+    for path in single:
+        path.unlink()
 
 
 def style_file_name(source: str, size: int) -> str:
     """The file name of a style image that is kept beside its runs."""
     return f"{source.replace(':', '-')}-{size}.png"
+
+
+def _decoded(place: object, content: bytes) -> Record:
+    try:
+        return msgspec.json.decode(content, type=Record)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"record {str(place)!r} cannot be read: {error}") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"record {str(path)!r} cannot be read: {error.strerror}") from error
 
 
 def _read_pixels(path: Path) -> Pixels:

@@ -208,7 +208,7 @@ class _Progress:
 
     def line(self, run: Run, found: bool) -> str:
         self.done += 1
-        asked, result = run.record["asked"], run.record["result"]
+        asked, result = run.record.asked, run.record.result
         label = f"[{self.done}/{self.total}] {run.record['style']} {asked['layer']} {asked['loss']}"
         if found:
             return f"{label}: kept from an earlier run"

@@ -103,22 +103,22 @@ class _Styles:
 
     def of(self, record: Record) -> Pixels | None:
         """The style image of a record, if it is one that can be made again here."""
-        asked, source = record["asked"], record["source"]
-        if asked["height"] != asked["width"] or ":" not in source:
+        asked, source = record.asked, record.source
+        if asked.height != asked.width or ":" not in source:
             return None
-        key = (source, asked["width"])
+        key = (source, asked.width)
         if key not in self._known:
             image = load_style(*key)
             self._known[key] = pixels_sha256(image), to_uint8(image)
         sha256, pixels = self._known[key]
-        return pixels if sha256 == asked["style_sha256"] else None
+        return pixels if sha256 == asked.style_sha256 else None
 
 
 def _wrong_metrics(run: Run, styles: _Styles, found: Report) -> Iterator[str]:
     """Metrics that are not those of the picture, where this code has measured them."""
-    kept = run.record["metrics"]
+    kept = run.record.measures
     style = styles.of(run.record)
-    if run.pixels is None or style is None or kept["code"] != measures.code_sha256()[:12]:
+    if run.pixels is None or style is None or kept.code != measures.code_sha256()[:12]:
         return
     found.measured += 1
     for name, value in measures.measure(run.pixels, style).items():
@@ -148,16 +148,16 @@ def _drawn(
 
 
 def _can_be_made_again(record: Record, weights: Encoder | None) -> bool:
-    asked = record["asked"]
-    known = _source_of(asked["encoder"]) is not None or (
-        weights is not None and weights.sha256 == asked["encoder_sha256"]
+    asked = record.asked
+    known = _source_of(asked.encoder) is not None or (
+        weights is not None and weights.sha256 == asked.encoder_sha256
     )
     return (
         known
-        and ":" in record["source"]
-        and asked["height"] == asked["width"] <= LARGEST_RERUN
-        and record["result"]["evaluations"] <= MOST_EVALUATIONS
-        and asked["device"] == "cpu"
+        and ":" in record.source
+        and asked.height == asked.width <= LARGEST_RERUN
+        and record.result.evaluations <= MOST_EVALUATIONS
+        and asked.device == "cpu"
         and store.is_repeatable(record)
     )
 
@@ -169,17 +169,17 @@ def _source_of(encoder: str) -> str | None:
 
 
 def _task_of(record: Record, weights: Encoder | None) -> Task:
-    asked = record["asked"]
-    protocol = get_protocol(asked["protocol"]["name"])
-    source = _source_of(asked["encoder"])
+    asked = record.asked
+    protocol = get_protocol(asked.protocol.name)
+    source = _source_of(asked.encoder)
     return plan(
-        record["source"],
-        layer=asked["layer"],
-        loss=asked["loss"],
+        record.source,
+        layer=asked.layer,
+        loss=asked.loss,
         encoder=weights if source is None and weights is not None else source or "",
         protocol=protocol,
-        seed=asked["seed"],
-        size=asked["width"],
+        seed=asked.seed,
+        size=asked.width,
         iterations=iterations_of(record),
         alpha=asked.get("alpha", ALPHA),
     )
@@ -190,15 +190,15 @@ def _made_again(run: Run, task: Task) -> tuple[list[str], str]:
     kept = run.record
     # Sums over other numbers of threads are rounded otherwise.
     threads = torch.get_num_threads()
-    torch.set_num_threads(kept["made_with"]["threads"])
+    torch.set_num_threads(kept.made_with.threads)
     try:
         again = store.run_of(task.run()).record
     finally:
         torch.set_num_threads(threads)
     name = f"record {str(run.path)!r}"
-    if again["address"] != kept["address"]:
+    if again.address != kept.address:
         return [f"{name} cannot be asked for again: its style or settings differ here"], name
-    if again["result"]["pixels_sha256"] == kept["result"]["pixels_sha256"]:
+    if again.result.pixels_sha256 == kept.result.pixels_sha256:
         return [], f"{name}: bit for bit the same"
     wrong = list(_differences(kept, again))
     judged = "other" if wrong else "the same within the tolerance"
@@ -208,22 +208,20 @@ def _made_again(run: Run, task: Task) -> tuple[list[str], str]:
 
 def _differences(kept: Record, again: Record) -> Iterator[str]:
     first = range(FIRST_ITERATIONS)
-    ours, theirs = (
-        {x["iteration"]: x["loss"] for x in record["trace"]} for record in (again, kept)
-    )
+    ours, theirs = ({x.iteration: x.loss for x in record.trace} for record in (again, kept))
     for iteration in first:
         if iteration in ours and iteration in theirs:
             a, b = ours[iteration], theirs[iteration]
             if not _close(a, b, FIRST_LOSSES_WITHIN):
                 yield f"loss {a:.6g} instead of {b:.6g} at iteration {iteration}"
                 return
-    a, b = again["result"]["loss"], kept["result"]["loss"]
+    a, b = again.result.loss, kept.result.loss
     theta = theta_of(kept)
     both_below = theta is not None and max(a, b) < theta
     if not both_below and abs(a - b) > (FINAL_LOSS_WITHIN - 1) * min(abs(a), abs(b)):
         yield f"final loss {a:.3g} instead of {b:.3g}"
     for name in COMPARED_METRICS:
-        a, b = again["metrics"][name], kept["metrics"][name]
+        a, b = again.measures[name], kept.measures[name]
         if not _close(a, b, METRICS_WITHIN):
             yield f"{name} {a:.3g} instead of {b:.3g}"
 
