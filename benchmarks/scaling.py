@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 from ways import spread, take_turns
 
-from styleinv import fingerprint
+from styleinv import __version__, fingerprint
 from styleinv.encoder import load_encoder
 from styleinv.files import write_text
 from styleinv.runs.cluster import local_cluster
 from styleinv.runs.sweeps import HERE, Execution, make_runs, plan_sweep
-from styleinv.version import __version__
 
 RECORD = Path(__file__).parents[1] / "results" / "scaling.json"
 STYLE = "bundled:strokes"

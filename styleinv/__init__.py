@@ -8,7 +8,8 @@ from styleinv.inversion import Inversion, invert
 from styleinv.losses import LOSSES
 from styleinv.optim import Iterate
 from styleinv.protocol import PROTOCOLS, Protocol
-from styleinv.version import __version__
+
+__version__ = "0.2.0"
 
 __all__ = [
     "LAYERS",

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from styleinv_book.claims import judge
 
+from styleinv import __version__
 from styleinv.checkpoint import DEFAULT_SECONDS, checked_seconds
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
 from styleinv.errors import InputError, one_line, whole_number
@@ -32,7 +33,6 @@ from styleinv.runs.reference import make_reference_runs
 from styleinv.runs.sweeps import MOST_THREADS, Cluster, Execution, make_runs, plan_sweep
 from styleinv.runs.verification import verify as verify_runs
 from styleinv.styles import PAINTED, PHOTOGRAPHS
-from styleinv.version import __version__
 
 MOST_SEEDS = 10_000
 

@@ -32,7 +32,8 @@ from torch.autograd.function import once_differentiable
 
 from styleinv.download import download
 from styleinv.errors import InputError, one_of, whole_number
-from styleinv.files import alone, write_atomically
+from styleinv.files import write_atomically
+from styleinv.runs.locks import alone
 from styleinv.styles import LARGEST_SEED
 
 LAYERS = ("relu_1_1", "relu_1_2", "relu_2_1", "relu_2_2")

@@ -1,13 +1,10 @@
-"""Files that appear whole or not at all, and what one process at a time may do with them."""
+"""Files that appear whole or not at all."""
 
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-
-from filelock import BaseFileLock, FileLock, Timeout
 
 from styleinv.errors import InputError
 
@@ -53,7 +50,7 @@ def _part(path: Path, write: Write) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
     except OSError as error:
-        raise _unwritable(path.parent, error) from error
+        raise unwritable(path.parent, error) from error
     part = Path(name)
     try:
         with _named(path):
@@ -77,43 +74,6 @@ def _named(path: Path) -> Iterator[None]:
         raise InputError(f"file {str(path)!r} cannot be written: {reason}") from error
 
 
-@contextmanager
-def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Let one process at a time in. The lock of a process that was killed holds nobody up.
-
-    Args:
-        lock: a file that is there only meanwhile; its folder is made if it is absent.
-        waiting: a warning for those who have to wait.
-        stop: asked while waiting; True ends that.
-
-    Raises:
-        InputError: the folder cannot be made or written.
-        filelock.Timeout: `stop` returned True.
-    """
-    folder_made(lock.parent)
-    guard = FileLock(lock)
-    try:
-        _acquire(guard, waiting, stop)
-    except Timeout:
-        raise
-    except OSError as error:
-        raise _unwritable(lock.parent, error) from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # or what went wrong inside would not be told
-            lock.unlink()  # first: those who wait then lock a new file, all the same
-        guard.release()
-
-
-def _acquire(guard: BaseFileLock, waiting: str, stop: Callable[[], bool]) -> None:
-    try:
-        guard.acquire(blocking=False)
-    except Timeout:
-        warnings.warn(waiting, stacklevel=5)
-        guard.acquire(cancel_check=stop)
-
-
 def remove_parts(*paths: Path) -> None:
     """Remove what processes that were killed while they wrote files of one folder left there."""
     beginnings = tuple(f".{path.name}." for path in paths)
@@ -133,8 +93,8 @@ def folder_made(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
 
 
-def _unwritable(folder: Path, error: OSError) -> InputError:
+def unwritable(folder: Path, error: OSError) -> InputError:
     return InputError(f"folder {str(folder)!r} cannot be written: {error.strerror}")

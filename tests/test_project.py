@@ -8,11 +8,11 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from styleinv import __version__
 from styleinv.encoder import LAYERS, Encoder
 from styleinv.losses import LOSSES
 from styleinv.protocol import CHAPTER, RELEASED
 from styleinv.runs.reference import reference_runs
-from styleinv.version import __version__
 from tests.conftest import ROOT
 
 CONDA_NAMES = {"pytorch-cpu": "torch"}

@@ -33,9 +33,10 @@ from rich.text import Text
 
 from styleinv.encoder import load_encoder
 from styleinv.errors import InputError, nearest, shown, whole_number
-from styleinv.files import alone, remove_parts, write_atomically, write_text
+from styleinv.files import remove_parts, write_atomically, write_text
 from styleinv.images import MIN_SIZE, load_style
 from styleinv.live import STATIC
+from styleinv.runs.locks import alone
 from styleinv.styles import LARGEST_SEED
 
 PAGES = ("_config.yml", "_toc.yml", "book")

@@ -28,11 +28,12 @@ from torch import Tensor
 
 from styleinv.encoder import Encoder
 from styleinv.errors import InputError, whole_number
-from styleinv.files import alone, write_text
+from styleinv.files import write_text
 from styleinv.fingerprint import code_sha256
 from styleinv.inversion import Task
 from styleinv.memory import amount, available_memory
 from styleinv.runs import store
+from styleinv.runs.locks import alone
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import MOST_THREADS, Execution, Made
 

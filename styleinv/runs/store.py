@@ -22,15 +22,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from styleinv import __version__
 from styleinv.checkpoint import DEFAULT_SECONDS, SUFFIX
 from styleinv.errors import InputError
-from styleinv.files import Write, alone, remove_parts, write_atomically, write_together
+from styleinv.files import Write, remove_parts, write_atomically, write_together
 from styleinv.images import Pixels, to_uint8
 from styleinv.inversion import RESULTS_VERSION, Inversion, Task
 from styleinv.optim import Iterate
 from styleinv.runs import measures
+from styleinv.runs.locks import alone
 from styleinv.runs.record import Asked, Record, file_name, name_of, sealed
-from styleinv.version import __version__
 
 # The records of a folder, a line each.
 RECORDS = "runs.jsonl"

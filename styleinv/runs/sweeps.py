@@ -12,8 +12,7 @@ from filelock import Timeout
 from styleinv.checkpoint import DEFAULT_SECONDS, checked_seconds
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of
-from styleinv.fingerprint import code_sha256
-from styleinv.inversion import Task, plan
+from styleinv.inversion import RESULTS_VERSION, Task, plan
 from styleinv.losses import LOSSES
 from styleinv.protocol import Protocol
 from styleinv.runs import store
@@ -170,8 +169,8 @@ def make_runs(
 
 
 def own_runs(folder: str | Path) -> Path:
-    """The sub-folder of `folder` for the runs of this state of the code."""
-    return Path(folder) / code_sha256()[:12]
+    """The sub-folder of `folder` for runs of this version of the results."""
+    return Path(folder) / f"results-{RESULTS_VERSION}"
 
 
 def _one_by_one(
