@@ -97,4 +97,5 @@ def folder_made(folder: Path) -> None:
 
 
 def unwritable(folder: Path, error: OSError) -> InputError:
+    """What to raise where `folder` cannot be written."""
     return InputError(f"folder {str(folder)!r} cannot be written: {error.strerror}")
