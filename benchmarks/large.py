@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-
 from styleinv.fingerprint import code_sha256
+
 from styleinv.memory import needed_memory
 from styleinv.protocol import FAST
 

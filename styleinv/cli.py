@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, NoReturn, cast
 
 import torch
 import typer
@@ -29,6 +29,7 @@ from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
 from styleinv.optim import Iterate
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS, Protocol
 from styleinv.runs import store
+from styleinv.runs.record import Result
 from styleinv.runs.reference import make_reference_runs
 from styleinv.runs.sweeps import MOST_THREADS, Cluster, Execution, make_runs, plan_sweep
 from styleinv.runs.verification import verify as verify_runs
@@ -165,25 +166,25 @@ def invert(
             unfinished=True,
         )
         result = run.record.result
-        show(result["evaluations" if by_evaluations else "iterations"], result.loss)
+        show(result.evaluations if by_evaluations else result.iterations, result.loss)
     if run.path is not None:
         print(run.path.with_suffix(".png"))
         print(run.path)
     _report(
-        f"loss {result['loss']:.3g}, iterations {result['iterations']}, "
-        f"evaluations {result['evaluations']}, {result['seconds']:.1f} s; "
+        f"loss {result.loss:.3g}, iterations {result.iterations}, "
+        f"evaluations {result.evaluations}, {result.seconds:.1f} s; "
         f"stopped by: {_reason(result)}"
         + "; kept from an earlier run (--again makes it anew)"
         * found
     )
-    if store.was_stopped(run):
+    if run.was_stopped:
         _report(_how_to_go_on(task.protocol))
     raise typer.Exit({"stopped": 130, "not finite": 1}.get(result.stop_reason, 0))
 
 
-def _reason(result: dict[str, Any]) -> str:
-    reason: str = result.stop_reason
-    return f"{reason} ({result['not_finite']})" if "not_finite" in result else reason
+def _reason(result: Result) -> str:
+    first = f" ({result.not_finite})" if result.not_finite else ""
+    return f"{result.stop_reason}{first}"
 
 
 def _how_to_go_on(protocol: Protocol) -> str:

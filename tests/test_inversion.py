@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from styleinv.fingerprint import json_sha256
 
 import styleinv
 from styleinv import InputError, invert, load_style
 from styleinv.encoder import BUNDLED_WEIGHTS, STYLEINV, Encoder
-from styleinv.fingerprint import json_sha256
 from styleinv.inversion import noise_image, plan
 from styleinv.losses import REDRAWN, GramLoss, make_loss
 from styleinv.protocol import ABLATION, CHAPTER, FAST, PROTOCOLS, RELEASED, get_protocol

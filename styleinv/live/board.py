@@ -1,13 +1,14 @@
 """What the live page shows of a session, as plain JSON values and pictures."""
 
 import functools
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of, whole_number
@@ -16,7 +17,7 @@ from styleinv.inversion import Task
 from styleinv.live.session import Attempt, Session
 from styleinv.losses import COLOURS, WITH_ALPHA, title_of
 from styleinv.runs import measures, store
-from styleinv.runs.record import Record, duration, theta_of
+from styleinv.runs.record import Asked, Record, asked_of, duration
 from styleinv.styles import LARGEST_SEED
 
 MOMENTS = tuple(f"moment-{n}" for n in range(1, 5))
@@ -88,25 +89,25 @@ class References:
 
     def curve(self, task: Task) -> dict[str, Any]:
         """The loss curve of the same cell, if there is one, and a sentence about it."""
-        wanted = _cell(task.source, task.asked())
+        wanted = _cell(task.source, asked_of(task))
         try:
             if not self.records:
                 return {"text": "There are no reference runs here to compare with."}
-            found = [r for r in self.records if _cell(r["source"], r["asked"]) == wanted]
+            found = [r for r in self.records if _cell(r.source, r.asked) == wanted]
         except (OSError, ValueError, LookupError, TypeError) as error:
             return {"text": f"The reference runs here cannot be read: {error!r}."}
         if not found:
             return {"text": "No reference run has the same style, encoder, size and so on."}
-        points = [(point["evaluations"], point["loss"]) for point in found[0]["trace"]]
-        date = found[0]["made_with"]["date"][:10]
+        points = [(point.evaluations, point.loss) for point in found[0].trace]
+        date = found[0].made_with.date[:10]
         return {"points": points, "text": f"Dashed: the reference run of the same cell, {date}."}
 
 
-def _cell(source: str, asked: Record) -> tuple[Any, ...]:
+def _cell(source: str, asked: Asked) -> tuple[Any, ...]:
     """What two runs must agree in to be compared: all but the machine."""
     names = ("layer", "loss", "alpha", "seed", "height", "width", "encoder_sha256")
-    protocol = {key: value for key, value in asked["protocol"].items() if key != "seconds"}
-    return source, *(asked.get(name) for name in names), json.dumps(protocol, sort_keys=True)
+    protocol = msgspec.structs.replace(asked.protocol, seconds=None)
+    return source, *(getattr(asked, name) for name in names), protocol
 
 
 @dataclass
@@ -265,7 +266,8 @@ def _colour(loss: str, shade: int) -> str:
 
 
 def _theta(task: Task) -> float | None:
-    return theta_of({"asked": task.asked()})
+    theta = task.protocol.theta_of(task.loss)
+    return None if theta is None else theta / task.protocol.weight(task.loss)
 
 
 def _size(task: Task) -> dict[str, int]:

@@ -7,7 +7,7 @@ A record is JSON: a file of its own beside the picture, or one line of a sweep's
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from styleinv.inversion import json_sha256
+from styleinv.inversion import Task, json_sha256
 from styleinv.protocol import get_protocol
 
 Number = int | float
@@ -17,7 +17,7 @@ class _Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Immutable; a record with other fields is refused."""
 
 
-class WarmupStage(_Plain):
+class WarmupStage(_Plain, frozen=True):
     """A stage before the exact loss, see `styleinv.protocol.Warmup`."""
 
     loss: str
@@ -25,7 +25,7 @@ class WarmupStage(_Plain):
     enough: Number
 
 
-class Settings(_Plain):
+class Settings(_Plain, frozen=True):
     """What a protocol meant for one cell, see `styleinv.protocol.Protocol.settings`."""
 
     name: str
@@ -47,7 +47,7 @@ class Settings(_Plain):
     betas: tuple[Number, Number] | UnsetType = UNSET
 
 
-class Asked(_Plain):
+class Asked(_Plain, frozen=True):
     """Everything that determines a result, see `styleinv.inversion.Task.asked`."""
 
     style_sha256: str
@@ -69,7 +69,7 @@ class Asked(_Plain):
         return json_sha256(msgspec.to_builtins(self))
 
 
-class Result(_Plain):
+class Result(_Plain, frozen=True):
     """What came out; `pixels_sha256` is of the 8-bit picture."""
 
     loss: Number
@@ -82,7 +82,7 @@ class Result(_Plain):
     negative_psi: tuple[int, ...] | UnsetType = UNSET
 
 
-class MadeWith(_Plain):
+class MadeWith(_Plain, frozen=True):
     """What computed it.
 
     `results` is the version that decides (`styleinv.inversion.RESULTS_VERSION`); the others inform.
@@ -100,7 +100,7 @@ class MadeWith(_Plain):
     code: str | UnsetType = UNSET
 
 
-class TracePoint(_Plain, array_like=True):
+class TracePoint(_Plain, frozen=True, array_like=True):
     """The exact loss at one iterate, see `styleinv.optim.TracePoint`; in JSON an array."""
 
     iteration: int
@@ -110,7 +110,7 @@ class TracePoint(_Plain, array_like=True):
     stage: str
 
 
-class Measures(_Plain):
+class Measures(_Plain, frozen=True):
     """What was measured of the picture, see `styleinv.runs.measures.measure`.
 
     `version` is that of the code that measured (`styleinv.runs.measures.VERSION`).
@@ -129,7 +129,7 @@ class Measures(_Plain):
     artefact_grid: tuple[Number, ...]
 
 
-class Record(_Plain, omit_defaults=True):
+class Record(_Plain, frozen=True, omit_defaults=True):
     """A finished run. `picture` is False where only the record is kept; `sha256` seals the rest."""
 
     address: str
@@ -169,6 +169,11 @@ class Record(_Plain, omit_defaults=True):
         rounds = own.get("extra_rounds", UNSET)
         same = given.budget == own["budget"] and given.extra_rounds == rounds
         return None if untouched and same else given.budget
+
+
+def asked_of(task: Task) -> Asked:
+    """What the record of a task's run says that it was asked for."""
+    return msgspec.convert(task.asked(), Asked)
 
 
 def seal(record: Record) -> str:

@@ -17,6 +17,7 @@ from styleinv.errors import InputError, one_of
 from styleinv.images import load_style, save_png, to_uint8
 from styleinv.inversion import DEFAULT_SIZE
 from styleinv.runs import measures, store
+from styleinv.runs.record import file_name
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import HERE, Execution, Key, make_runs, plan_sweep
 
@@ -167,11 +168,11 @@ def reference_runs(
 def _measure(folder: Path, report: Callable[[str], object]) -> None:
     """Measure the pictures whose metrics other code has computed."""
     for run in store.read_folder(folder).values():
-        if run.pixels is None or run.record.measures.code == measures.code_sha256()[:12]:
+        if run.pixels is None or run.record.measures.version == measures.VERSION:
             continue
         style = load_style(run.record.source, min(run.pixels.shape[:2]))
-        store.save(store.measured(run, to_uint8(style)), folder)
-        report(f"Measured anew: {store.file_name(run.record)}")
+        store.save(store.measured_anew(run, to_uint8(style)), folder)
+        report(f"Measured anew: {file_name(run.record)}")
 
 
 def _keep_style(style: str, size: int, results: Path) -> None:

@@ -31,7 +31,7 @@ from styleinv.inversion import RESULTS_VERSION, Inversion, Task
 from styleinv.optim import Iterate
 from styleinv.runs import measures
 from styleinv.runs.locks import alone
-from styleinv.runs.record import Asked, Record, file_name, name_of, sealed
+from styleinv.runs.record import Measures, Record, asked_of, file_name, name_of, sealed
 
 # The records of a folder, a line each.
 RECORDS = "runs.jsonl"
@@ -121,6 +121,12 @@ def measured(image: Pixels, style: Pixels) -> dict[str, Any]:
     return {"version": measures.VERSION, **measures.measure(image, style)}
 
 
+def measured_anew(run: Run, style: Pixels) -> Run:
+    """The run with its picture measured by today's code."""
+    found = msgspec.convert(measured(run.image, style), Measures)
+    return replace(run, record=sealed(msgspec.structs.replace(run.record, measures=found)))
+
+
 def without_picture(run: Run) -> Run:
     """The run as it is kept where its numbers are all that is needed, with half of its trace."""
     first, *trace = run.record.trace
@@ -179,7 +185,7 @@ def find(task: Task, folder: str | Path) -> Run | None:
 
 def path_of(task: Task, folder: str | Path) -> Path:
     """Where the record of a task is kept."""
-    return Path(folder) / name_of(task.style_name, msgspec.convert(task.asked(), Asked))
+    return Path(folder) / name_of(task.style_name, asked_of(task))
 
 
 def obtain(

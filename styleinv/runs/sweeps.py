@@ -193,7 +193,7 @@ def _one_by_one(
             )
         except Timeout:  # told to stop while another process was making this run
             return
-        if store.was_stopped(run):
+        if run.was_stopped:
             return
         yield number, run, found
 
@@ -208,13 +208,13 @@ class _Progress:
     def line(self, run: Run, found: bool) -> str:
         self.done += 1
         asked, result = run.record.asked, run.record.result
-        label = f"[{self.done}/{self.total}] {run.record['style']} {asked['layer']} {asked['loss']}"
+        label = f"[{self.done}/{self.total}] {run.record.style} {asked.layer} {asked.loss}"
         if found:
             return f"{label}: kept from an earlier run"
         self.computed += 1
         return (
-            f"{label}: loss {result['loss']:.2g} after {result['evaluations']} evaluations, "
-            f"{result['seconds']:.1f} s, {result['stop_reason']}{self._left()}"
+            f"{label}: loss {result.loss:.2g} after {result.evaluations} evaluations, "
+            f"{result.seconds:.1f} s, {result.stop_reason}{self._left()}"
         )
 
     def _left(self) -> str:

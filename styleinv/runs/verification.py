@@ -7,6 +7,7 @@ from math import isclose
 from pathlib import Path
 
 import torch
+from msgspec import UNSET
 
 from styleinv.encoder import SOURCES, Encoder, load_encoder
 from styleinv.errors import InputError
@@ -15,8 +16,8 @@ from styleinv.inversion import Task, pixels_sha256, plan
 from styleinv.losses import ALPHA
 from styleinv.protocol import get_protocol
 from styleinv.runs import measures, store
-from styleinv.runs.record import iterations_of, theta_of
-from styleinv.runs.store import Record, Run
+from styleinv.runs.record import Record, file_name
+from styleinv.runs.store import Run
 
 RUN_FILES = "*-seed*-" + 8 * "[0-9a-f]"
 
@@ -90,7 +91,7 @@ def _checked(path: Path, found: Report) -> Run | None:
         found.wrong.append(str(error))
         return None
     found.pictures += run.pixels is not None
-    if path.name != store.file_name(run.record):
+    if path.name != file_name(run.record):
         found.wrong.append(f"record {str(path)!r} has the name of another run")
     return run
 
@@ -118,13 +119,14 @@ def _wrong_metrics(run: Run, styles: _Styles, found: Report) -> Iterator[str]:
     """Metrics that are not those of the picture, where this code has measured them."""
     kept = run.record.measures
     style = styles.of(run.record)
-    if run.pixels is None or style is None or kept.code != measures.code_sha256()[:12]:
+    if run.pixels is None or style is None or kept.version != measures.VERSION:
         return
     found.measured += 1
     for name, value in measures.measure(run.pixels, style).items():
-        same = value == kept[name] if isinstance(value, list) else _close(value, kept[name], 1e-3)
+        noted = getattr(kept, name)
+        same = list(noted) == value if isinstance(value, list) else _close(value, noted, 1e-3)
         if not same:
-            yield f"record {str(run.path)!r} has {name} {kept[name]}, but its picture has {value}"
+            yield f"record {str(run.path)!r} has {name} {noted}, but its picture has {value}"
 
 
 def _without_record(folder: Path, records: set[Path]) -> Iterator[str]:
@@ -158,7 +160,7 @@ def _can_be_made_again(record: Record, weights: Encoder | None) -> bool:
         and asked.height == asked.width <= LARGEST_RERUN
         and record.result.evaluations <= MOST_EVALUATIONS
         and asked.device == "cpu"
-        and store.is_repeatable(record)
+        and record.is_repeatable
     )
 
 
@@ -180,8 +182,8 @@ def _task_of(record: Record, weights: Encoder | None) -> Task:
         protocol=protocol,
         seed=asked.seed,
         size=asked.width,
-        iterations=iterations_of(record),
-        alpha=asked.get("alpha", ALPHA),
+        iterations=record.iterations_asked,
+        alpha=ALPHA if asked.alpha is UNSET else asked.alpha,
     )
 
 
@@ -202,7 +204,7 @@ def _made_again(run: Run, task: Task) -> tuple[list[str], str]:
         return [], f"{name}: bit for bit the same"
     wrong = list(_differences(kept, again))
     judged = "other" if wrong else "the same within the tolerance"
-    losses = f"final loss {again['result']['loss']:.3g} against {kept['result']['loss']:.3g}"
+    losses = f"final loss {again.result.loss:.3g} against {kept.result.loss:.3g}"
     return [f"{name} made again has {reason}" for reason in wrong], f"{name}: {judged}, {losses}"
 
 
@@ -216,12 +218,12 @@ def _differences(kept: Record, again: Record) -> Iterator[str]:
                 yield f"loss {a:.6g} instead of {b:.6g} at iteration {iteration}"
                 return
     a, b = again.result.loss, kept.result.loss
-    theta = theta_of(kept)
+    theta = kept.theta
     both_below = theta is not None and max(a, b) < theta
     if not both_below and abs(a - b) > (FINAL_LOSS_WITHIN - 1) * min(abs(a), abs(b)):
         yield f"final loss {a:.3g} instead of {b:.3g}"
     for name in COMPARED_METRICS:
-        a, b = again.measures[name], kept.measures[name]
+        a, b = (getattr(x.measures, name) for x in (again, kept))
         if not _close(a, b, METRICS_WITHIN):
             yield f"{name} {a:.3g} instead of {b:.3g}"
 
