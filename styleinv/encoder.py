@@ -21,18 +21,18 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import platformdirs
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from styleinv.download import download
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.files import write_atomically
+from styleinv.fused import Padding, convolve
 from styleinv.runs.locks import alone
 from styleinv.styles import LARGEST_SEED
 
@@ -66,7 +66,7 @@ class Layout:
     name: str
     input_key: str | None
     conv_keys: tuple[str, str, str, str]
-    padding: Literal["zeros", "reflect"]
+    padding: Padding
     ceil_pool: bool
 
     @property
@@ -177,58 +177,11 @@ class Encoder(nn.Module):
         for index in range(depth + 1):
             if index == 2:
                 x = F.max_pool2d(x, 2, ceil_mode=self.layout.ceil_pool)
-            conv, flipped = self.convs[index], getattr(self, f"flipped_{index}")
+            conv, flipped = cast(nn.Conv2d, self.convs[index]), getattr(self, f"flipped_{index}")
             rectify = index < depth or rectify_last
-            x = _Conv.apply(x, conv.weight, conv.bias, flipped, self.layout.padding, rectify)
+            bias = cast(Tensor, conv.bias)
+            x = convolve(x, conv.weight, bias, flipped, self.layout.padding, rectify)
         return x
-
-
-class _Conv(torch.autograd.Function):
-    """conv(pad(x)) of a frozen 3x3 convolution, with or without ReLU: differentiable in x alone.
-
-    Next to the convolutions themselves, padding and ReLU cost memory traffic. This keeps nothing
-    but the output for the backward pass (its zeros are the ReLU's mask) and works in place where
-    nobody else can see it.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        flipped: Tensor,
-        padding: str,
-        rectify: bool,
-    ) -> Tensor:
-        if padding == "reflect":
-            out = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight, bias)
-        else:
-            out = F.conv2d(x, weight, bias, padding=1)
-        ctx.padding, ctx.rectify = padding, rectify
-        if rectify:
-            ctx.save_for_backward(flipped, out.relu_())
-        else:
-            ctx.save_for_backward(flipped)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        flipped, *out = ctx.saved_tensors
-        if ctx.rectify:
-            grad = torch.ops.aten.threshold_backward(grad, out[0], 0)
-        if ctx.padding == "reflect":
-            padded = F.conv2d(grad, flipped, padding=2)
-            # What fell on the padding belongs to the pixels it mirrors.
-            padded[:, :, 2] += padded[:, :, 0]
-            padded[:, :, -3] += padded[:, :, -1]
-            padded[:, :, :, 2] += padded[:, :, :, 0]
-            padded[:, :, :, -3] += padded[:, :, :, -1]
-            image_grad = padded[:, :, 1:-1, 1:-1]
-        else:
-            image_grad = F.conv2d(grad, flipped, padding=1)
-        return image_grad, None, None, None, None, None
 
 
 def imagenet_normalisation() -> tuple[Tensor, Tensor]:
