@@ -1,4 +1,4 @@
-"""The ledger: the chapter's claims, each with a measure, an effect and a verdict, from the records.
+"""The chapter's claims, each with a measure, an effect and a verdict, from the records.
 
 `book/claims.yml` says what is claimed, what is measured and which rule decides; `judge` computes it
 from `results/runs`. A part's effect comes with a 95% interval from a bootstrap in two levels
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from styleinv.errors import InputError, one_of
 from styleinv.runs import store
-from styleinv.runs.measures import first_below
+from styleinv.runs.record import Record, TracePoint
 
 Finding = Literal["holds", "fails", "undecided"]
 Verdict = Literal["supported", "partly supported", "not supported", "undecided"]
@@ -111,8 +111,8 @@ class Sample:
     value: float
 
 
-def read_ledger(file: Path) -> tuple[Terms, list[Claim]]:
-    """The terms and the claims of a ledger file.
+def read_claims(file: Path) -> tuple[Terms, list[Claim]]:
+    """The terms and the claims of a file such as `book/claims.yml`.
 
     Raises:
         InputError: the file is missing, not YAML, or has other fields.
@@ -122,7 +122,7 @@ def read_ledger(file: Path) -> tuple[Terms, list[Claim]]:
         terms = Terms(**content["converged"], **content["clean"])
         claims = [_claim(name, fields) for name, fields in content["claims"].items()]
     except Exception as error:  # PyYAML passes on whatever a value's constructor raises
-        raise InputError(f"ledger {str(file)!r} cannot be read: {error}") from error
+        raise InputError(f"claims {str(file)!r} cannot be read: {error}") from error
     return terms, claims
 
 
@@ -136,17 +136,17 @@ def _claim(name: str, fields: Mapping[str, Any]) -> Claim:
 
 
 def judge(
-    results: str | Path, ledger: str | Path, wanted: Sequence[str] = ()
+    results: str | Path, file: str | Path, wanted: Sequence[str] = ()
 ) -> tuple[list[Row], list[Path]]:
-    """The ledger's rows from the records below `results`, all or those of the `wanted` ids.
+    """The claims judged by the records below `results`, all or those of the `wanted` ids.
 
     Pictures are not looked at, and a record counts as it is: which of them are not as they were
     written is the second value (`styleinv.verify` looks closer).
 
     Raises:
-        InputError: the ledger or a record cannot be read, or a part has nothing to compare.
+        InputError: the file or a record cannot be read, or a part has nothing to compare.
     """
-    terms, claims = read_ledger(Path(ledger))
+    terms, claims = read_claims(Path(file))
     for name in wanted:
         one_of("claim", name, tuple(claim.id for claim in claims))
     records = store.read_records(Path(results, "runs"))
@@ -158,20 +158,18 @@ def judge(
         rows = [_row(x, runs, terms) for x in claims if not wanted or x.id in wanted]
     except InputError:  # says what is wrong already
         raise
-    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(f"a record in {str(results)!r} lacks {error}") from error
-    return rows, [
-        path for path, record in records.items() if record.get("sha256") != store.seal(record)
-    ]
+    return rows, [path for path, record in records.items() if not record.is_intact]
 
 
-def _fields(sweep: str, record: store.Record) -> dict[str, Any]:
+def _fields(sweep: str, record: Record) -> dict[str, Any]:
     asked = record.asked
     return {
         "sweep": sweep,
         "style": record.source,
         "size": asked.width,
-        **{name: asked[name] for name in ("layer", "loss", "seed", "encoder")},
+        **{name: getattr(asked, name) for name in ("layer", "loss", "seed", "encoder")},
     }
 
 
@@ -269,7 +267,7 @@ def _matches(run: Mapping[str, Any], part: Part, side: Mapping[str, Any]) -> boo
     return (
         (sweeps is None or run["sweep"] in sweeps)
         and all(run[k] in v if isinstance(v, list) else run[k] == v for k, v in wanted.items())
-        and all(run["record"]["metrics"][name] >= bound for name, bound in least.items())
+        and all(getattr(run["record"].measures, name) >= bound for name, bound in least.items())
     )
 
 
@@ -277,23 +275,27 @@ def _comparable(run: Mapping[str, Any], other: Mapping[str, Any], factor: float 
     """Whether the final losses of two runs are within a factor, if one is asked for."""
     if factor is None:
         return True
-    ours, theirs = (x["record"]["result"].loss for x in (run, other))
+    ours, theirs = (x["record"].result.loss for x in (run, other))
     return bool(min(ours, theirs) > 0 and max(ours, theirs) <= factor * min(ours, theirs))
 
 
-def value(measure: str, record: store.Record, terms: Terms) -> tuple[float, bool]:
+def value(measure: str, record: Record, terms: Terms) -> tuple[float, bool]:
     """A measure of a record; and, for what it takes to converge, whether it did.
 
     What a run that does not converge would take is unknown: where it ended counts instead.
     """
-    result, metrics = record.result, record.measures
+    result, measures = record.result, record.measures
     converged = result.loss < terms.loss
-    clean = metrics["artefact_area"] < terms.artefact_area and metrics["noise"] < terms.noise
+    clean = measures.artefact_area < terms.artefact_area and measures.noise < terms.noise
     if measure.endswith("_to_converge"):
         what = measure.removesuffix("_to_converge")
         passed = first_below(record.trace, terms.loss)
         # A trace counts one iteration, a result all iterations.
-        took = result[what] if passed is None else passed[what.replace("iterations", "iteration")]
+        took = (
+            getattr(result, what)
+            if passed is None
+            else getattr(passed, what.replace("iterations", "iteration"))
+        )
         return float(took), passed is not None
     known = {
         "loss": result.loss,
@@ -301,7 +303,7 @@ def value(measure: str, record: store.Record, terms: Terms) -> tuple[float, bool
         "clean": float(clean),
         "failed": float(not (converged and clean)),
     }
-    return float(known[measure] if measure in known else metrics[measure]), True
+    return float(known[measure] if measure in known else getattr(measures, measure)), True
 
 
 def _between_seeds(part: Part, runs: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
@@ -309,10 +311,15 @@ def _between_seeds(part: Part, runs: Sequence[Mapping[str, Any]]) -> Iterator[Sa
     cells = defaultdict(list)
     for run in runs:
         key = tuple(run[name] for name in FIELDS if name != "seed")
-        cells[key].append(run["record"]["metrics"][part.measure])
+        cells[key].append(getattr(run["record"].measures, part.measure))
     for key, values in cells.items():
         for a, b in itertools.combinations(values, 2):
             if part.effect.startswith("factor"):
                 yield Sample(key[0], key, abs(math.log(a / b)))
             elif np.ptp(a) > 0 and np.ptp(b) > 0:
                 yield Sample(key[0], key, float(np.corrcoef(a, b)[0, 1]))
+
+
+def first_below(trace: Sequence[TracePoint], loss: float) -> TracePoint | None:
+    """The first point of a record's trace with a lower exact loss; None if there is none."""
+    return next((point for point in trace if point.loss < loss), None)

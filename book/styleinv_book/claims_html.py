@@ -1,14 +1,15 @@
-"""The ledger as the book shows it: a summary, a section per claim, verdicts beside figures."""
+"""The claims as the book shows them: a summary, a section per claim, verdicts beside figures."""
 
 import html
 import math
 from collections.abc import Iterable, Sequence
 
 from styleinv_book.claims import Effect, Row, judge
+from styleinv_book.figures import RESULTS
 
 # As seen from every page: they all lie one folder down.
-LEDGER_PAGE = "../notebooks/claims.html"
-RESULTS, LEDGER = "../results", "../book/claims.yml"
+CLAIMS_PAGE = "../notebooks/claims.html"
+CLAIMS = "../book/claims.yml"
 MARKS = {
     "supported": "✓",
     "partly supported": "◐",
@@ -26,7 +27,7 @@ def summary(rows: Iterable[Row]) -> str:
         for row in rows
     )
     return (
-        '<div class="scroll"><table class="table ledger"><thead><tr><th scope="col">claim</th>'
+        '<div class="scroll"><table class="table claims"><thead><tr><th scope="col">claim</th>'
         '<th scope="col">what the chapter says, in our words</th><th scope="col">verdict</th></tr>'
         f"</thead><tbody>{body}</tbody></table></div>"
     )
@@ -34,7 +35,7 @@ def summary(rows: Iterable[Row]) -> str:
 
 def beside(*ids: str) -> str:
     """The claims that a figure is about: a line each, with the verdict."""
-    rows, _ = judge(RESULTS, LEDGER, ids)
+    rows, _ = judge(RESULTS, CLAIMS, ids)
     items = "".join(
         f'<li><a href="{_link(row)}">{row.claim.id}</a> {html.escape(row.claim.claim)} '
         f"{_verdict(row)}</li>"
@@ -51,7 +52,7 @@ def section(row: Row) -> str:
     return (
         f'<section class="claim" id="{claim.id.lower()}">'
         f"<p><strong>{html.escape(claim.claim)}</strong> {_verdict(row)}</p>"
-        '<div class="scroll"><table class="table ledger"><thead><tr>'
+        '<div class="scroll"><table class="table claims"><thead><tr>'
         '<th scope="col">measured</th><th scope="col">effect (95% interval)</th>'
         '<th scope="col">rule</th><th scope="col">interval and rule</th>'
         '<th scope="col">finding</th><th scope="col">from</th></tr></thead>'
@@ -64,7 +65,7 @@ def section(row: Row) -> str:
 
 
 def _link(row: Row) -> str:
-    return f"{LEDGER_PAGE}#{row.claim.id.lower()}"
+    return f"{CLAIMS_PAGE}#{row.claim.id.lower()}"
 
 
 def _verdict(row: Row) -> str:

@@ -22,17 +22,17 @@ from PIL import Image
 from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, short_name, to_uint8
 from styleinv.losses import COLOURS, TITLES
 from styleinv.runs import store
-from styleinv.runs.record import theta_of, unit_of
+from styleinv.runs.record import Settings, unit_of
 from styleinv.runs.reference import reference_runs
 from styleinv.runs.store import Run
-from styleinv.runs.sweeps import Key
+from styleinv.runs.sweeps import Key, own_runs, sweep
 from styleinv.styles import PHOTOGRAPHS
 from styleinv_book.viewer import link_to
 
 DPI = 100
 PAGE_WIDTH, CELL_WIDTH = 640, 256  # pixels that a row and a picture are enlarged to at most
 # As seen from every page: they all lie one folder down.
-VIEWER_PAGE, RESULTS = "../notebooks/viewer.html", "../results"
+VIEWER_PAGE, RESULTS, OWN_RUNS = "../notebooks/viewer.html", "../results", "../_build/runs"
 INK = "#222222"
 # Okabe and Ito's palette, told apart by the colour-blind; the same colour everywhere.
 BLUE, ORANGE = "#0072b2", "#d55e00"
@@ -136,9 +136,8 @@ class Album:
         run = self.runs[key]
         asked = run.record.asked
         alt = (
-            f"{run.record['style']}: inversion of {TITLES[asked['loss']]} at {asked['layer']}, "
-            f"protocol {asked['protocol']['name']}, encoder {asked['encoder']}, "
-            f"seed {asked['seed']}"
+            f"{run.record.style}: inversion of {TITLES[asked.loss]} at {asked.layer}, "
+            f"protocol {asked.protocol.name}, encoder {asked.encoder}, seed {asked.seed}"
         )
         height, width = run.image.shape[:2]
         if self.results is None or run.path is None:
@@ -149,7 +148,7 @@ class Album:
     def _style(self, style: str) -> Picture:
         record = next(run for key, run in self.runs.items() if key[0] == style).record
         height, width = record.asked.height, record.asked.width
-        alt = f"{record['style']}: the style image"
+        alt = f"{record.style}: the style image"
         if self.results is None:
             pixels = to_uint8(load_style(style, min(height, width)))
             return Picture(png_url(pixels), alt, width, height)
@@ -170,6 +169,15 @@ def reference(
 ) -> Album:
     """The album of a sweep's reference runs; the arguments are those of `reference_runs`."""
     return Album(reference_runs(name, results, seed=seed, iterations=iterations), results)
+
+
+def this_build(styles: Sequence[str | Path], **asked: Any) -> Album:
+    """The album of runs that are made now, or kept from an earlier build.
+
+    Args:
+        asked: the arguments of `styleinv.runs.sweeps.sweep`.
+    """
+    return Album(sweep(styles, folder=own_runs(OWN_RUNS), report=print, **asked))
 
 
 def panel(cells: Cells) -> Panel:
@@ -286,7 +294,7 @@ def curves(runs: Mapping[str, Run]) -> Figure:
         evaluations, values = zip(*((p.evaluations, p.loss) for p in trace), strict=True)
         axes.plot(evaluations, values, label=label, color=colour)
     axes.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="style loss")
-    thetas = {theta for run in runs.values() if (theta := theta_of(run.record)) is not None}
+    thetas = {theta for run in runs.values() if (theta := run.record.theta) is not None}
     if len(thetas) == 1:
         axes.axhline(thetas.pop(), color=INK, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False)
@@ -318,20 +326,18 @@ def provenance(runs: Sequence[Run]) -> str:
     return provenance_line(
         "encoder "
         + _distinct(
-            f"{html.escape(a['encoder'])} (sha256 <code>{a['encoder_sha256'][:12]}</code>)"
-            for a in asked
+            f"{html.escape(a.encoder)} (sha256 <code>{a.encoder_sha256[:12]}</code>)" for a in asked
         ),
-        _distinct(f"{a['width']} x {a['height']} pixels" for a in asked),
+        _distinct(f"{a.width} x {a.height} pixels" for a in asked),
         *_protocols([a.protocol for a in asked]),
         "seed " + _distinct(str(a.seed) for a in asked),
         _span([r.iterations for r in results]) + " iterations",
         _span([r.evaluations for r in results]) + " evaluations",
         "final loss " + _span([r.loss for r in results], ".2g"),
         "stopped by " + ", ".join(f"{reason} ({n})" for reason, n in stops.most_common()),
-        "device "
-        + _distinct(f"{m['device']} ({m['processor']}, {m['threads']} threads)" for m in made),
+        "device " + _distinct(f"{m.device} ({m.processor}, {m.threads} threads)" for m in made),
         "torch " + _distinct(m.torch for m in made),
-        "styleinv " + _distinct(f"{m['styleinv']}, code <code>{m['code']}</code>" for m in made),
+        "styleinv " + _distinct(f"{m.styleinv}, results version {m.results}" for m in made),
         _distinct(m.date[:10] for m in made),
     )
 
@@ -374,9 +380,9 @@ def run_table(runs: Sequence[Run]) -> str:
             run.record.asked.seed,
             run.record.result.iterations,
             run.record.result.evaluations,
-            f"{run.record['result']['loss']:.2g}",
+            f"{run.record.result.loss:.2g}",
             run.record.result.stop_reason,
-            f"{run.record['result']['seconds']:.1f}",
+            f"{run.record.result.seconds:.1f}",
             run.record.address[:8],
         )
         for run in runs
@@ -402,17 +408,17 @@ def folded(summary: str, content: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
-def _protocols(settings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _protocols(settings: Sequence[Settings]) -> Iterator[str]:
     """Per protocol by name: method, theta, budgets and warm-ups of its runs."""
     for name in dict.fromkeys(one.name for one in settings):
         same = [one for one in settings if one.name == name]
-        thetas = ("none" if one.theta is None else f"{one['theta']:g}" for one in same)
+        thetas = ("none" if one.theta is None else f"{one.theta:g}" for one in same)
         facts = [
             same[0].method,
             f"theta {_distinct(thetas)}",
-            f"budget {_span([one['budget'] for one in same])} {unit_of(same[0])}s",
+            f"budget {_span([one.budget for one in same])} {unit_of(same[0])}s",
         ]
-        warmups = _distinct(warmup.loss for one in same for warmup in one.get("warmups", []))
+        warmups = _distinct(warmup.loss for one in same for warmup in one.warmups or ())
         if warmups:
             facts.append(f"warm-ups {warmups}")
         yield f"protocol {name} ({'; '.join(facts)})"
