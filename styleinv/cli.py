@@ -1,4 +1,7 @@
-"""The command line: each command is a function here, its options are the function's arguments."""
+"""The command line: each command is a function here, its options are the function's arguments.
+
+Starting it loads the core and Typer alone; a command imports the room that it needs.
+"""
 
 import io
 import os
@@ -7,35 +10,39 @@ import sys
 import warnings
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import torch
 import typer
 from filelock import Timeout
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from styleinv_book.claims import judge
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from typer import Argument, Option
 
 from styleinv import __version__
 from styleinv.checkpoint import DEFAULT_SECONDS, checked_seconds
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
 from styleinv.errors import InputError, one_line, whole_number
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
-from styleinv.inversion import DEFAULT_SIZE, plan
+from styleinv.inversion import DEFAULT_SIZE, Task, plan
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
 from styleinv.optim import Iterate
-from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS, Protocol
-from styleinv.runs import store
-from styleinv.runs.record import Result
-from styleinv.runs.reference import make_reference_runs
-from styleinv.runs.sweeps import MOST_THREADS, Cluster, Execution, make_runs, plan_sweep
-from styleinv.runs.verification import verify as verify_runs
+from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.styles import PAINTED, PHOTOGRAPHS
 
-MOST_SEEDS = 10_000
+if TYPE_CHECKING:
+    from styleinv.runs.store import Run
+    from styleinv.runs.sweeps import Cluster
+
+GOES_ON = "The same command again goes on from here."
+STARTS_AGAIN = "The same command again starts from the beginning: protocol {!r} has no checkpoints."
+OUT = Path("out")
+# The values of an option that can be repeated.
+Texts = list[str] | None
 
 console = Console(stderr=True)
 app = typer.Typer(
@@ -45,8 +52,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# --- options that several commands have
 
-def _version(wanted: bool) -> None:
+EncoderOption = Annotated[str, Option(help=f"{', '.join(SOURCES)}, or a file of weights.")]
+ProtocolOption = Annotated[str, Option(help=f"{', '.join(PROTOCOLS)}; see `invert --help`.")]
+SizeOption = Annotated[int, Option(help="Shorter side in pixels, 16 to 4096.")]
+IterationsOption = Annotated[int | None, Option(help="Replace the protocol's budget, see above.")]
+DeviceOption = Annotated[str, Option(help="cpu, cuda or mps; no silent fallback.")]
+OutOption = Annotated[Path, Option(help="Folder for the PNGs and their JSON records.")]
+CheckpointOption = Annotated[float, Option(help="Seconds between two checkpoints of a run.")]
+
+
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"styleinv {__version__}")
         raise typer.Exit
@@ -54,81 +71,54 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, Option("--version", callback=_print_version, is_eager=True)] = False,
 ) -> None:
     pass
 
 
-EncoderOption = Annotated[
-    str, typer.Option(help=f"{', '.join(SOURCES)}, or a .safetensors/.pth weights file.")
-]
-ProtocolOption = Annotated[
-    str,
-    typer.Option(
-        help=f"{', '.join(PROTOCOLS)}. `fast` is our L-BFGS, `scipy` SciPy's; `unbounded` and "
-        "`clamped` are PyTorch's. `chapter` and `released` are Adam with up to 850,000 iterations: "
-        "days on a CPU. The MMD as printed can turn negative; `chapter` then stops, below theta."
-    ),
-]
-SizeOption = Annotated[int, typer.Option(help="Shorter side in pixels, 16 to 4096.")]
-IterationsOption = Annotated[
-    int | None,
-    typer.Option(help="Replace the protocol's budget and drop its extra rounds."),
-]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or mps; no silent fallback.")]
-CheckpointOption = Annotated[
-    float,
-    typer.Option(
-        help="Seconds between two checkpoints, beside the record; the same command again goes on "
-        "from there. (`scipy`, `unbounded` and `clamped` have none.)"
-    ),
-]
+# --- invert
+
+StyleArgument = Annotated[str, Argument(help=f"Image file, {BUNDLED}NAME or {SCIKIT_IMAGE}NAME.")]
+LayerOption = Annotated[str, Option(help=f"Layer to invert: {', '.join(LAYERS)}.")]
+LossOption = Annotated[str, Option(help=f"Style loss: {', '.join(LOSSES)}.")]
+SeedOption = Annotated[int | None, Option(help="Seed of the noise; default: the protocol's own.")]
+FitOption = Annotated[str, Option(help="crop (to the central square) or keep (the aspect ratio).")]
+SecondsOption = Annotated[float | None, Option(help="Stop after this much wall time, see above.")]
+AlphaOption = Annotated[float, Option(help=f"Kernel width of {' and '.join(WITH_ALPHA)}.")]
+AgainOption = Annotated[bool, Option("--again", help="Make a run anew that is there already.")]
 
 
 @app.command()
 def invert(
-    style: Annotated[
-        str,
-        typer.Argument(help=f"An image file, {BUNDLED}NAME or {SCIKIT_IMAGE}NAME (see `styles`)."),
-    ],
-    layer: Annotated[str, typer.Option(help=f"Layer to invert: {', '.join(LAYERS)}.")] = "relu_2_1",
-    loss: Annotated[str, typer.Option(help=f"Style loss: {', '.join(LOSSES)}.")] = "gram",
+    style: StyleArgument,
+    layer: LayerOption = "relu_2_1",
+    loss: LossOption = "gram",
     encoder: EncoderOption = "bundled",
     protocol: ProtocolOption = "fast",
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the noise image; default: the protocol's own.")
-    ] = None,
+    seed: SeedOption = None,
     size: SizeOption = DEFAULT_SIZE,
-    fit: Annotated[
-        str, typer.Option(help="crop (to the central square) or keep (the aspect ratio).")
-    ] = "crop",
+    fit: FitOption = "crop",
     iterations: IterationsOption = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Stop after so much wall time; such a run is not repeatable. Default: 1800, for "
-            "`chapter` and `released` none, unless --iterations is given, else none."
-        ),
-    ] = None,
-    alpha: Annotated[
-        float, typer.Option(help=f"Kernel width of {' and '.join(WITH_ALPHA)}.")
-    ] = ALPHA,
+    seconds: SecondsOption = None,
+    alpha: AlphaOption = ALPHA,
     device: DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder for the PNG and its JSON record.")] = Path(
-        "out"
-    ),
+    out: OutOption = OUT,
     checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
-    again: Annotated[
-        bool, typer.Option("--again", help="Make the run anew, even if it is there already.")
-    ] = False,
+    again: AgainOption = False,
 ) -> None:
     """Invert one style image and write the picture with its record.
 
     Example: styleinv invert painting.jpg --layer relu_2_2 --loss gram --size 256
 
-    Ctrl-C finishes the current iteration and saves what is there; the same command goes on with it.
+    Protocols: `fast` is our L-BFGS, `scipy` SciPy's; `unbounded` and `clamped` are PyTorch's.
+    `chapter` and `released` are Adam with up to 850,000 iterations: days on a CPU. The MMD as
+    printed can turn negative; `chapter` then stops, below theta. --iterations replaces the
+    protocol's budget and drops its extra rounds. A run that --seconds stops is not repeatable; the
+    limit is 1800 by default, and there is none for `chapter`, `released` or with --iterations.
+
+    Ctrl-C finishes the current iteration and saves what is there; the same command goes on from
+    there. So it does after a crash, from the last checkpoint, which lies beside the record
+    (`scipy`, `unbounded` and `clamped` have none).
     """
     checked_seconds("checkpoint-every", checkpoint_every)
     task = plan(
@@ -146,110 +136,100 @@ def invert(
         device=device,
     )
     _check_writable(out)
+    run, found = _obtain(task, out, checkpoint_every, again)
+    for path in (run.path.with_suffix(".png"), run.path) if run.path is not None else ():
+        print(path)
+    kept = "; kept from an earlier run (--again makes it anew)" if found else ""
+    _report(_outcome(run) + kept)
+    if run.was_stopped:
+        _report(GOES_ON if task.protocol.can_go_on else STARTS_AGAIN.format(task.protocol.name))
+    raise typer.Exit({"stopped": 130, "not finite": 1}.get(run.record.result.stop_reason, 0))
+
+
+def _obtain(task: Task, out: Path, checkpoint_every: float, again: bool) -> "tuple[Run, bool]":
+    """The run of a task, found in `out` or made under a progress bar; and whether it was found."""
+    from styleinv.runs import store
+
     if not store.path_of(task, out).exists():
         _report(f"{task.check_memory()}.")
-    budget = task.protocol.budget(loss, layer)
-    with _progress(f"{task.style_name} {layer} {loss}", budget) as show, _interrupts() as asked_to:
-        by_evaluations = task.protocol.method != "adam"
+    with _progress(task) as show, _interrupts() as asked_to_stop:
 
         def callback(iterate: Iterate) -> bool:
-            show(iterate.evaluations if by_evaluations else iterate.iteration, iterate.loss)
-            return asked_to()
+            show(iterate.iteration, iterate.evaluations, iterate.loss)
+            return asked_to_stop()
 
         run, found = store.obtain(
             task,
             out,
             callback=callback,
-            stop=asked_to,
+            stop=asked_to_stop,
             every=checkpoint_every,
             again=again,
             unfinished=True,
         )
         result = run.record.result
-        show(result.evaluations if by_evaluations else result.iterations, result.loss)
-    if run.path is not None:
-        print(run.path.with_suffix(".png"))
-        print(run.path)
-    _report(
-        f"loss {result.loss:.3g}, iterations {result.iterations}, "
-        f"evaluations {result.evaluations}, {result.seconds:.1f} s; "
-        f"stopped by: {_reason(result)}"
-        + "; kept from an earlier run (--again makes it anew)"
-        * found
-    )
-    if run.was_stopped:
-        _report(_how_to_go_on(task.protocol))
-    raise typer.Exit({"stopped": 130, "not finite": 1}.get(result.stop_reason, 0))
+        show(result.iterations, result.evaluations, result.loss)
+    return run, found
 
 
-def _reason(result: Result) -> str:
-    first = f" ({result.not_finite})" if result.not_finite else ""
-    return f"{result.stop_reason}{first}"
-
-
-def _how_to_go_on(protocol: Protocol) -> str:
-    if protocol.can_go_on:
-        return "The same command again goes on from here."
+def _outcome(run: "Run") -> str:
+    result = run.record.result
+    reason = f" ({result.not_finite})" if result.not_finite else ""
     return (
-        f"The same command again starts from the beginning: protocol {protocol.name!r} has no "
-        "checkpoints."
+        f"loss {result.loss:.3g}, iterations {result.iterations}, evaluations "
+        f"{result.evaluations}, {result.seconds:.1f} s; stopped by: {result.stop_reason}{reason}"
     )
 
 
-@app.command("sweep")
-def sweep_styles(
-    style: Annotated[
-        list[str] | None, typer.Option(help="A style image, as for `invert`. Repeatable.")
-    ] = None,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A layer; default: all. Repeatable.")
-    ] = None,
-    loss: Annotated[
-        list[str] | None, typer.Option(help="A loss; default: the chapter's six. Repeatable.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds, counted from 0.")] = 1,
+# --- sweep
+
+StylesOption = Annotated[Texts, Option("--style", help="Style image, as for `invert`.")]
+LayersOption = Annotated[Texts, Option("--layer", help="Layer to invert; default: all.")]
+LossesOption = Annotated[Texts, Option("--loss", help="Style loss; default: the chapter's six.")]
+SeedsOption = Annotated[int, Option(min=1, max=10_000, help="Number of seeds, from 0 up.")]
+ReferenceOption = Annotated[Path | None, Option(help="File of reference runs, see above.")]
+WorkersOption = Annotated[int | None, Option(help="Number of runs at once, a process each.")]
+SchedulerOption = Annotated[str | None, Option(help="A Dask scheduler's tcp://HOST:PORT.")]
+ThreadsOption = Annotated[int | None, Option(help="Threads per run, see above.")]
+
+
+@app.command()
+def sweep(
+    style: StylesOption = None,
+    layer: LayersOption = None,
+    loss: LossesOption = None,
+    seeds: SeedsOption = 1,
     encoder: EncoderOption = "bundled",
     protocol: ProtocolOption = "fast",
     size: SizeOption = DEFAULT_SIZE,
     iterations: IterationsOption = None,
     device: DeviceOption = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder for the PNGs and their JSON records.")] = Path(
-        "out"
-    ),
-    manifest: Annotated[
-        Path | None,
-        typer.Option(
-            help="Instead, make the runs that this file asks for, in runs/ beside it; of the other "
-            "options, only --encoder and --device count, and those of how it is carried out."
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Make so many runs at once, each in a process of its own.")
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Make the runs on the workers of this Dask scheduler: tcp://HOST:PORT."),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="Threads of each run. Default: those of one process here, which --workers share; "
-            "another number can change a result's last digits."
-        ),
-    ] = None,
+    out: OutOption = OUT,
+    reference: ReferenceOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    threads: ThreadsOption = None,
     checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
 ) -> None:
     """Invert every style through every loss at every layer; what is there already is kept.
 
     Example: styleinv sweep --style painting.jpg --style bundled:strokes --seeds 3 --workers 2
 
-    Ctrl-C finishes the current iteration; the same command goes on with it.
+    --style, --layer and --loss can be repeated. With --reference FILE, the runs are those that the
+    file asks for, and they land in runs/ beside it: only --encoder and --device count then, and
+    how the sweep is carried out. That is set by --workers or --scheduler, and by --threads. By
+    default one process takes as many threads as the machine offers, and workers share them; another
+    number can change a result's last digits.
+
+    Ctrl-C finishes the current iteration; the same command goes on from there.
     """
-    if (manifest is None) == (not style):
-        raise InputError("sweep needs either --style, once or more, or --manifest")
-    whole_number("seeds", seeds, 1, MOST_SEEDS)
+    from styleinv.runs.reference import make_reference_runs
+    from styleinv.runs.sweeps import Execution, make_runs, plan_sweep
+
+    if (reference is None) == (not style):
+        raise InputError("sweep needs either --style, once or more, or --reference")
     checked_seconds("checkpoint-every", checkpoint_every)
-    if manifest is None:
+    if reference is None:
         _check_writable(out)
         tasks = plan_sweep(
             style or [],
@@ -261,91 +241,75 @@ def sweep_styles(
             size=size,
             iterations=iterations,
         )
-    with _interrupts() as asked_to, _cluster(workers, scheduler, threads) as cluster:
-        execution = Execution(asked_to, checkpoint_every, cluster)
-        if manifest is not None:
-            complete = make_reference_runs(manifest, encoder, device, _report, execution)
+    with _interrupts() as asked_to_stop, _cluster(workers, scheduler, threads) as cluster:
+        execution = Execution(asked_to_stop, checkpoint_every, cluster)
+        if reference is not None:
+            complete = make_reference_runs(reference, encoder, device, _report, execution)
         else:
             complete = len(make_runs(tasks, out, report=_report, execution=execution)) == len(tasks)
     if not complete:
-        _report("The same command again goes on from here.")
+        _report(GOES_ON)
         raise typer.Exit(130)
-    if manifest is None:
+    if reference is None:
         print(out)
 
 
-@contextmanager
 def _cluster(
     workers: int | None, scheduler: str | None, threads: int | None
-) -> Iterator[Cluster | None]:
+) -> "AbstractContextManager[Cluster | None]":
     """Where the runs of a sweep are made: None for this process."""
+    from styleinv.runs.sweeps import MOST_THREADS
+
     if workers is not None and scheduler is not None:
         raise InputError("sweep takes --workers or --scheduler, not both")
     if workers is None and scheduler is None:
         if threads is not None:
             torch.set_num_threads(whole_number("threads", threads, 1, MOST_THREADS))
-        yield None
-        return
-    # Only this needs Dask, which is slow to import.
-    from styleinv.runs.cluster import local_cluster, remote_cluster
-
-    opened = (
-        remote_cluster(scheduler, threads)
-        if scheduler is not None
-        else local_cluster(workers or 0, threads)
-    )
-    with opened as cluster:
-        yield cluster
+        return nullcontext()
+    with _needs("cluster"):
+        from styleinv.runs.cluster import local_cluster, remote_cluster
+    if scheduler is not None:
+        return remote_cluster(scheduler, threads)
+    return local_cluster(workers or 0, threads)
 
 
-def _report(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+# --- the other commands
 
 
 @app.command()
 def book(
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--parameter",
-            "-p",
-            help="NAME=VALUE for the notebooks' parameters cells; lists with commas. Repeatable.",
-        ),
-    ] = None,
-    parameters_file: Annotated[
-        Path | None, typer.Option("--parameters-file", "-f", help="The same from a YAML file.")
-    ] = None,
-    root: Annotated[Path, typer.Option(help="The project's folder, with _toc.yml.")] = Path(),
+    parameter: Annotated[Texts, Option("--parameter", "-p", help="NAME=VALUE, see above.")] = None,
+    file: Annotated[Path | None, Option("--parameters-file", "-f", help="The same, YAML.")] = None,
+    root: Annotated[Path, Option(help="The project's folder, with _toc.yml.")] = Path(),
 ) -> None:
     """Run every notebook and render the book to _build/html.
 
     Example: styleinv book -p styles=painting.jpg -p size=128
-    """
-    # Only this command needs the notebook tools, and they are slow to import.
-    from styleinv_book.build import build_book, read_parameters
 
-    index = build_book(root, read_parameters(parameter or [], parameters_file))
+    -p sets a parameter in the grey cell at the top of the pages, for every page that has it. It can
+    be repeated, and lists take commas. --parameters-file reads them from a file instead.
+    """
+    with _needs("book"):
+        from styleinv_book.build import build_book, read_parameters
+
+    index = build_book(root, read_parameters(parameter or [], file))
     print(f"The book is ready: open {index}")
 
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Where records are, also in folders below.")],
-    rerun: Annotated[
-        int, typer.Option(help="Make so many small runs again, drawn at random.", min=0)
-    ] = 0,
-    encoder: Annotated[
-        str | None, typer.Option(help="Weights file for runs of an encoder that is a file.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Of the draw; default: another one every time.")
-    ] = None,
+    folder: Annotated[Path, Argument(help="Where records are, also in folders below.")],
+    rerun: Annotated[int, Option(min=0, help="Make this many small runs again.")] = 0,
+    encoder: Annotated[str | None, Option(help="Weights of runs whose encoder is a file.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of the draw; default: a new one.")] = None,
 ) -> None:
-    """Check every hash and every metric of kept runs; with --rerun, make some of them again.
+    """Check every hash and every measure of kept runs; with --rerun, make some of them again.
 
     Example: styleinv verify results/ --rerun 3
     """
-    found = verify_runs(folder, rerun=rerun, encoder=encoder, seed=seed, report=_report)
+    from styleinv.runs import verification
+
+    found = verification.verify(folder, rerun=rerun, encoder=encoder, seed=seed, report=_report)
     print(
         f"{found.records} records, {found.pictures} with their picture, {found.measured} measured "
         f"anew, {len(found.reruns)} made again: {len(found.wrong) or 'nothing'} wrong"
@@ -357,19 +321,17 @@ def verify(
 
 @app.command()
 def claims(
-    wanted: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="C1 to C17; default: all.")
-    ] = None,
-    results: Annotated[Path, typer.Option(help="The folder with runs/.")] = Path("results"),
-    ledger: Annotated[Path, typer.Option(help="Claims, measures and rules.")] = Path(
-        "book/claims.yml"
-    ),
+    wanted: Annotated[Texts, Argument(metavar="[ID]...", help="Default: all.")] = None,
+    results: Annotated[Path, Option(help="The folder with runs/.")] = Path("results"),
+    file: Annotated[Path, Option(help="Claims and their rules.")] = Path("book/claims.yml"),
 ) -> None:
     """Judge the chapter's claims from the records alone: effects, 95% intervals, verdicts.
 
     Example: styleinv claims C5 C6
     """
-    rows, altered = judge(results, ledger, wanted or [])
+    from styleinv_book.claims import judge
+
+    rows, altered = judge(results, file, wanted or [])
     for row in rows:
         print(f"{row.claim.id:4}{row.verdict.upper()}: {row.claim.claim}")
         for effect in row.effects:
@@ -386,12 +348,10 @@ def claims(
 
 @app.command()
 def explore(
-    port: Annotated[int, typer.Option(help="Where to listen; 0: any port that is free.")] = 0,
-    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
-    out: Annotated[Path, typer.Option(help="Folder for what is saved.")] = Path("out"),
-    runs: Annotated[
-        Path, typer.Option(help="Folder of reference runs, to compare loss curves with.")
-    ] = Path("results/runs"),
+    port: Annotated[int, Option(help="Where to listen; 0: any port that is free.")] = 0,
+    browser: Annotated[bool, Option(help="Open the page in the browser.")] = True,
+    out: OutOption = OUT,
+    runs: Annotated[Path, Option(help="Runs to compare curves with.")] = Path("results/runs"),
 ) -> None:
     """Invert styles live in the browser: choose, start, watch, compare, save.
 
@@ -399,13 +359,8 @@ def explore(
 
     The page is for this machine only. Closing it ends its run, Ctrl-C ends them all.
     """
-    try:
+    with _needs("book"):
         from styleinv.live.server import serve
-    except ImportError as error:
-        raise InputError(
-            f"explore needs the packages of the book ({error.name} is missing): "
-            "pip install 'styleinv[book]'"
-        ) from error
 
     def opened(address: str) -> None:
         print(address, flush=True)
@@ -429,55 +384,74 @@ def styles() -> None:
 def encoders() -> None:
     """List where the encoder's weights can come from."""
     print("bundled   ships with styleinv; works offline (default)")
-    print("vgg19     torchvision's VGG-19 for ImageNet; downloads 548 MB once, keeps 1 MB")
+    print("vgg19     torchvision's VGG-19 for ImageNet; downloads 548 MB once")
     print("random    He-initialised and seeded: the control")
     print("FILE      .safetensors or .pth: torchvision's key names, or AdaIN's vgg_normalised")
 
 
-def _check_writable(folder: Path) -> None:
-    """Refuse before the long run what would fail after it."""
-    absolute = folder.absolute()
-    missing = [path for path in (absolute, *absolute.parents) if not os.path.exists(path)]
-    existing = missing[-1].parent if missing else absolute
-    try:
-        if not os.path.isdir(existing) or not os.access(existing, os.W_OK):
-            raise NotADirectoryError
-        absolute.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # another process may use it already
-            for path in missing:
-                path.rmdir()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"out is {str(folder)!r}, but must be a folder that can be written"
-        ) from error
+# --- what the commands share
+
+
+def _report(line: str) -> None:
+    """Print a line for the person at the keyboard; results go to the standard output instead."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[int, float], None]]:
-    """A bar with the loss and the time left to the end of the budget (theta may come earlier)."""
+def _needs(extra: str) -> Iterator[None]:
+    """Say which extra of the package a command needs, where an import inside fails."""
+    try:
+        yield
+    except ImportError as error:
+        sentence = f"this command needs {error.name}: pip install 'styleinv[{extra}]'"
+        raise InputError(sentence) from error
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse before the long run a folder that cannot be made or written after it."""
+    path = folder.absolute()
+    try:
+        existing = next(above for above in (path, *path.parents) if above.exists())
+        usable = existing.is_dir() and os.access(existing, os.W_OK)
+    except OSError:  # a name is too long
+        usable = False
+    if not usable:
+        raise InputError(f"out is {str(folder)!r}, but must be a folder that can be written")
+
+
+@contextmanager
+def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
+    """A bar with the loss and the time left to the end of the budget (theta may come earlier).
+
+    Yields what moves it: a function of iterations, evaluations (the budget counts one of the two)
+    and loss.
+    """
     columns = (
-        TextColumn("{task.description}", markup=False),
+        "{task.description}",
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}  loss {task.fields[loss]:.2e}"),
+        "{task.completed}/{task.total}  loss {task.fields[loss]:.2e}",
         TimeElapsedColumn(),
-        TextColumn("at most"),
+        "at most",
         TimeRemainingColumn(),
     )
+    label = escape(f"{task.style_name} {task.layer} {task.loss}")
+    budget = task.protocol.budget(task.loss, task.layer)
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(label, total=total, loss=float("nan"))
+        bar = progress.add_task(label, total=budget, loss=float("nan"))
 
-        def show(completed: int, loss: float) -> None:
+        def show(iterations: int, evaluations: int, loss: float) -> None:
+            done = iterations if task.protocol.method == "adam" else evaluations
             # Extra rounds go beyond the budget.
-            progress.update(bar, completed=completed, total=max(total, completed), loss=loss)
+            progress.update(bar, completed=done, total=max(budget, done), loss=loss)
 
         yield show
 
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """While active, Ctrl-C (and a batch system's SIGTERM) is a wish that can be asked for.
+    """Take the first Ctrl-C (or a batch system's SIGTERM) as a wish to stop; the second one stops.
 
-    The second time, it is what it always is.
+    Yields a function that says whether the wish has come.
     """
     interrupted = False
 
@@ -494,13 +468,9 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _print_notice(message: Warning | str, *_: object, **__: object) -> None:
-    console.print(f"Note: {one_line(str(message))}", highlight=False, markup=False, soft_wrap=True)
-
-
 def main() -> None:
     """Run the command line: bad input becomes one sentence and exit code 2."""
-    warnings.showwarning = _print_notice
+    warnings.showwarning = lambda message, *_, **__: _report(f"Note: {one_line(str(message))}")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
             stream.reconfigure(errors="surrogateescape")
@@ -524,7 +494,3 @@ def main() -> None:
 def _fail(sentence: str) -> NoReturn:
     print(f"Error: {one_line(sentence).rstrip('.')}.", file=sys.stderr)
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
