@@ -49,7 +49,7 @@ _explore/%.ipynb: notebooks/%.md
 
 # The reference runs that are missing: make reference ENCODER=vgg19_normalised_relu_2_2.safetensors
 reference: env
-	$(BIN)/styleinv sweep --manifest results/reference.yml --encoder "$(ENCODER)"
+	$(BIN)/styleinv sweep --reference results/reference.yml --encoder "$(ENCODER)"
 
 picture: env
 	$(BIN)/python results/make_picture.py

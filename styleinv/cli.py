@@ -49,6 +49,7 @@ app = typer.Typer(
     help="Which style does a summary statistic of a VGG-19 layer hold? Invert it and look.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -100,7 +100,7 @@ def test_the_guard_sees_and_refuses(guarded: Guarded, code: str) -> None:
 
 
 def test_plain_commands_ask_nobody(guarded: Guarded) -> None:
-    results = ("--results", str(ROOT / "results"), "--ledger", str(ROOT / "book" / "claims.yml"))
+    results = ("--results", str(ROOT / "results"), "--file", str(ROOT / "book" / "claims.yml"))
     commands = [
         ("--help",),
         ("styles",),

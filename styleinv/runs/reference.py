@@ -160,7 +160,7 @@ def reference_runs(
     if missing:
         raise InputError(
             f"reference sweep {name!r} lacks {len(missing)} runs, the first {missing[0]}; "
-            "`styleinv sweep --manifest` makes them"
+            "`styleinv sweep --reference` makes them"
         )
     return {key: found[key] for key in wanted}
 
