@@ -337,10 +337,9 @@ def claims(
         print(f"{row.claim.id:4}{row.verdict.upper()}: {row.claim.claim}")
         for effect in row.effects:
             part = effect.part
-            ((how, bound),) = part.rule.items()
             mark = f"beside, {effect.finding}" if part.beside else effect.finding
             print(
-                f"    {mark}: {part.says}: {effect}; rule: {how} {bound}; "
+                f"    {mark}: {part.says}: {effect}; rule: {part.rule}; "
                 f"{effect.comparisons} comparisons, {effect.styles} styles"
             )
     for path in altered:

@@ -1,68 +1,41 @@
-"""The chapter's claims, each with a measure, an effect and a verdict, from the records.
+"""The chapter's claims, each with a measure, an effect and a verdict, computed from the records.
 
 `book/claims.yml` says what is claimed, what is measured and which rule decides; `judge` computes it
-from `results/runs`. A part's effect comes with a 95% interval from a bootstrap in two levels
+from `results/runs`. The effect of a part comes with a 95% interval from a bootstrap in two levels
 (styles, then the seeds of each): Davison and Hinkley 1997, section 3.8.
 """
 
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
+import msgspec
 import numpy as np
-import yaml
-from numpy.typing import NDArray
 
 from styleinv.errors import InputError, one_of
 from styleinv.runs import store
-from styleinv.runs.record import Record, TracePoint
+from styleinv.runs.record import Measures, Record, TracePoint
 
 Finding = Literal["holds", "fails", "undecided"]
 Verdict = Literal["supported", "partly supported", "not supported", "undecided"]
-Floats = NDArray[np.float64]
+Kind = Literal["ratio", "difference", "level", "factor between seeds", "correlation between seeds"]
+Names = str | tuple[str, ...] | None
 
 RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
-# What a run is told apart by; two runs are compared if they agree in all that the part leaves open.
-FIELDS = ("style", "layer", "loss", "seed", "size", "encoder")
-EFFECTS = ("ratio", "difference", "level", "factor between seeds", "correlation between seeds")
+# What a run takes to converge, see `value`.
+COSTS = ("iterations_to_converge", "evaluations_to_converge", "seconds_to_converge")
+MEASURES = ("loss", "converged", "clean", "failed", *COSTS, *Measures.__struct_fields__)
 
 
-@dataclass(frozen=True)
-class Part:
-    """One comparison of a claim; the fields are described in `book/claims.yml`."""
-
-    says: str
-    measure: str
-    of: Mapping[str, Any]
-    effect: str
-    rule: Mapping[str, Any]
-    against: Mapping[str, Any] | None = None
-    runs: Mapping[str, Any] = field(default_factory=dict)
-    beside: bool = False
+class _Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Immutable; a file with other fields is refused."""
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the chapter and how it is judged.
-
-    `reading` interprets the numbers; {0}, {1}, ... in it stand for the effects of the parts.
-    """
-
-    id: str
-    claim: str
-    where: str
-    figure: str
-    parts: tuple[Part, ...]
-    reading: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Terms:
+class Terms(_Plain, frozen=True):
     """When a run has converged, and when its picture is clean; see `book/claims.yml`."""
 
     loss: float
@@ -70,9 +43,115 @@ class Terms:
     noise: float
 
 
+class Rule(_Plain, frozen=True):
+    """What the interval of an effect must lie above, below, or between; without the bounds."""
+
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not (str(self) and self.above < self.below):
+            raise ValueError("a rule needs `above`, or `below`, or both with `above` being less")
+
+    def __str__(self) -> str:
+        bounds = msgspec.structs.asdict(self).items()
+        return ", ".join(f"{side} {bound:g}" for side, bound in bounds if math.isfinite(bound))
+
+    def finding(self, low: float, high: float) -> Finding:
+        """Whether the interval from `low` to `high` lies where it must, outside, or across."""
+        if self.above < low and high < self.below:
+            return "holds"
+        return "fails" if high <= self.above or low >= self.below else "undecided"
+
+
+class Choice(_Plain, frozen=True):
+    """Some of the runs: those of one sweep, layer or loss, or of several; None stands for all."""
+
+    sweep: Names = None
+    layer: Names = None
+    loss: Names = None
+
+    def has(self, run: "Kept") -> bool:
+        """Whether a run is one of them."""
+        asked = run.record.asked
+        pairs = (self.sweep, run.sweep), (self.layer, asked.layer), (self.loss, asked.loss)
+        return all(
+            wanted is None or given in ((wanted,) if isinstance(wanted, str) else wanted)
+            for wanted, given in pairs
+        )
+
+
+class Part(_Plain, frozen=True):
+    """One comparison of a claim.
+
+    Attributes:
+        says: what the part claims, in words.
+        measure: one of `MEASURES`.
+        of, against: the two sides of a ratio or a difference: runs that agree in style, size,
+            encoder, seed, and in the layer and the loss if `of` leaves them open. Other effects
+            have one side only.
+        effect: how the sides differ, or what they are (`level`), or how two seeds differ: by a
+            factor in the measure, or in the places of their artefacts (correlation of the shares
+            that these cover on an 8 x 8 grid).
+        rule: decides whether the part holds.
+        runs: all other runs are left out.
+        losses_within: two runs are compared if their final losses differ by this factor or less.
+        least_artefact_area: runs are left out if artefacts cover less of their picture.
+        beside: the part is shown, but does not count for the verdict.
+    """
+
+    says: str
+    measure: str
+    of: Choice
+    effect: Kind
+    rule: Rule
+    against: Choice | None = None
+    runs: Choice = Choice()
+    losses_within: float = math.inf
+    least_artefact_area: float = 0.0
+    beside: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("measure", self.measure, MEASURES)
+        if (self.against is not None) != (self.effect in ("ratio", "difference")):
+            raise ValueError("a ratio and a difference must have `against`, other effects must not")
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether the effect is a factor, which is averaged as a logarithm."""
+        return self.effect in ("ratio", "factor between seeds")
+
+
+class Claim(_Plain, frozen=True):
+    """A claim of the chapter and how it is judged.
+
+    `reading` interprets the numbers; {0}, {1}, ... in it stand for the effects of the parts.
+    """
+
+    claim: str
+    where: str
+    figure: str
+    parts: tuple[Part, ...]
+    reading: str = ""
+    note: str = ""
+    id: str = ""
+
+
+class Claims(_Plain, frozen=True):
+    """The content of `book/claims.yml`: the terms, and the claims by their ids."""
+
+    terms: Terms
+    claims: dict[str, Claim]
+
+
 @dataclass(frozen=True)
 class Effect:
-    """An effect with its 95% interval, from how much, and what the rule makes of it."""
+    """The effect that a part asks for, with its 95% interval and what the rule says of it.
+
+    Attributes:
+        estimate, low, high: NaN where `comparisons` is 0.
+        comparisons, styles: how many comparisons it is the mean of, from how many styles.
+    """
 
     part: Part
     estimate: float
@@ -90,11 +169,15 @@ class Effect:
 
 @dataclass(frozen=True)
 class Row:
-    """A claim with its effects and its verdict."""
+    """A claim with its effects."""
 
     claim: Claim
-    effects: tuple[Effect, ...]
-    verdict: Verdict
+    effects: Sequence[Effect]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the findings come to, without those of parts that do not count."""
+        return verdict([effect.finding for effect in self.effects if not effect.part.beside])
 
     @property
     def reading(self) -> str:
@@ -102,80 +185,57 @@ class Row:
         return self.claim.reading.format(*map(str, self.effects))
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One number that an effect is the mean of: whose, and of which seed (or cell)."""
+class Kept(NamedTuple):
+    """A record, and the sweep that it was made for."""
+
+    sweep: str
+    record: Record
+
+
+class Sample(NamedTuple):
+    """One number that an effect is the mean of, with its style and its seed (or cell)."""
 
     style: str
     within: object
     value: float
 
 
-def read_claims(file: Path) -> tuple[Terms, list[Claim]]:
-    """The terms and the claims of a file such as `book/claims.yml`.
+def read_claims(file: Path) -> Claims:
+    """The content of a file such as `book/claims.yml`.
 
     Raises:
         InputError: the file is missing, not YAML, or has other fields.
     """
     try:
-        content = yaml.safe_load(file.read_text())
-        terms = Terms(**content["converged"], **content["clean"])
-        claims = [_claim(name, fields) for name, fields in content["claims"].items()]
+        content = msgspec.yaml.decode(file.read_bytes(), type=Claims)
     except Exception as error:  # PyYAML passes on whatever a value's constructor raises
         raise InputError(f"claims {str(file)!r} cannot be read: {error}") from error
-    return terms, claims
-
-
-def _claim(name: str, fields: Mapping[str, Any]) -> Claim:
-    parts = tuple(Part(**part) for part in fields["parts"])
-    for part in parts:
-        one_of(f"effect of {name}", part.effect, EFFECTS)
-        (how,) = part.rule
-        one_of(f"rule of {name}", how, ("above", "below", "within"))
-    return Claim(id=name, **{**fields, "parts": parts})
+    named = {id: msgspec.structs.replace(claim, id=id) for id, claim in content.claims.items()}
+    return msgspec.structs.replace(content, claims=named)
 
 
 def judge(
     results: str | Path, file: str | Path, wanted: Sequence[str] = ()
 ) -> tuple[list[Row], list[Path]]:
-    """The claims judged by the records below `results`, all or those of the `wanted` ids.
+    """The claims in `file`, all or those of the `wanted` ids, judged by the records in `results`.
 
-    Pictures are not looked at, and a record counts as it is: which of them are not as they were
-    written is the second value (`styleinv.verify` looks closer).
+    Pictures are not looked at, and a record counts as it is. The second value lists the records
+    that are not as they were written (`styleinv.runs.verification` looks closer).
 
     Raises:
         InputError: the file or a record cannot be read, or a part has nothing to compare.
     """
-    terms, claims = read_claims(Path(file))
+    content = read_claims(Path(file))
     for name in wanted:
-        one_of("claim", name, tuple(claim.id for claim in claims))
+        one_of("claim", name, tuple(content.claims))
     records = store.read_records(Path(results, "runs"))
-    try:
-        runs = [
-            {**_fields(path.parent.name, record), "record": record}
-            for path, record in records.items()
-        ]
-        rows = [_row(x, runs, terms) for x in claims if not wanted or x.id in wanted]
-    except InputError:  # says what is wrong already
-        raise
-    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"a record in {str(results)!r} lacks {error}") from error
+    kept = [Kept(path.parent.name, record) for path, record in records.items()]
+    rows = []
+    for claim in content.claims.values():
+        if not wanted or claim.id in wanted:
+            effects = [_effect(part, kept, content.terms, claim.id) for part in claim.parts]
+            rows.append(Row(claim, effects))
     return rows, [path for path, record in records.items() if not record.is_intact]
-
-
-def _fields(sweep: str, record: Record) -> dict[str, Any]:
-    asked = record.asked
-    return {
-        "sweep": sweep,
-        "style": record.source,
-        "size": asked.width,
-        **{name: getattr(asked, name) for name in ("layer", "loss", "seed", "encoder")},
-    }
-
-
-def _row(claim: Claim, runs: Sequence[Mapping[str, Any]], terms: Terms) -> Row:
-    effects = tuple(_effect(part, runs, terms, claim.id) for part in claim.parts)
-    return Row(claim, effects, verdict([x.finding for x in effects if not x.part.beside]))
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
@@ -187,33 +247,23 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
     return "partly supported" if "holds" in findings else "undecided"
 
 
-def _effect(part: Part, runs: Sequence[Mapping[str, Any]], terms: Terms, name: str) -> Effect:
-    samples = list(_samples(part, runs, terms))
+def _effect(part: Part, kept: Sequence[Kept], terms: Terms, name: str) -> Effect:
+    among = [
+        run
+        for run in kept
+        if part.runs.has(run) and run.record.measures.artefact_area >= part.least_artefact_area
+    ]
+    samples = list(_samples(part, among, terms))
     if not samples:
-        if not any(_matches(run, part, part.of) for run in runs):
+        if not any(part.of.has(run) for run in among):
             raise InputError(f"claim {name} has no runs to compare for {part.says!r}")
         return Effect(part, math.nan, math.nan, math.nan, 0, 0, "undecided")
-    # Ratios and factors are averaged as logarithms.
-    averaged = bootstrap(samples)
-    if part.effect in ("ratio", "factor between seeds"):
-        averaged = tuple(math.exp(x) for x in averaged)
-    estimate, low, high = averaged
+    estimate, low, high = map(math.exp if part.is_factor else float, bootstrap(samples))
     styles = len({sample.style for sample in samples})
-    finding = find(part.rule, low, high)
-    return Effect(part, estimate, low, high, len(samples), styles, finding)
+    return Effect(part, estimate, low, high, len(samples), styles, part.rule.finding(low, high))
 
 
-def find(rule: Mapping[str, Any], low: float, high: float) -> Finding:
-    """Whether an interval lies within what a rule allows, outside, or across its bounds."""
-    ((how, bound),) = rule.items()
-    least = bound[0] if how == "within" else bound if how == "above" else -math.inf
-    most = bound[1] if how == "within" else bound if how == "below" else math.inf
-    if least < low and high < most:
-        return "holds"
-    return "fails" if high <= least or low >= most else "undecided"
-
-
-def bootstrap(samples: Sequence[Sample]) -> tuple[float, ...]:
+def bootstrap(samples: Sequence[Sample]) -> tuple[float, float, float]:
     """Mean over styles of the mean over seeds, and the ends of its 95% interval.
 
     Each of 10,000 resamples draws as many styles as there are, with replacement, and for each of
@@ -233,93 +283,78 @@ def bootstrap(samples: Sequence[Sample]) -> tuple[float, ...]:
     return float(np.mean([x.mean() for x in styles])), float(low), float(high)
 
 
-def _samples(part: Part, runs: Sequence[Mapping[str, Any]], terms: Terms) -> Iterator[Sample]:
-    left = [run for run in runs if _matches(run, part, part.of)]
-    if part.effect.endswith("between seeds"):
-        yield from _between_seeds(part, left)
-        return
-    if part.against is None:
-        for run in left:
-            yield Sample(run["style"], run["seed"], value(part.measure, run["record"], terms)[0])
-        return
-    shared = [name for name in FIELDS if name not in part.of]
-    others = {
-        tuple(run[name] for name in shared): run
-        for run in runs
-        if _matches(run, part, part.against)
-    }
-    for run in left:
-        other = others.get(tuple(run[name] for name in shared))
-        if other is None or not _comparable(run, other, part.runs.get("losses_within")):
-            continue
-        ours, reached = value(part.measure, run["record"], terms)
-        theirs, other_reached = value(part.measure, other["record"], terms)
-        if reached or other_reached:
-            change = ours - theirs if part.effect == "difference" else math.log(ours / theirs)
-            yield Sample(run["style"], run["seed"], change)
+def _samples(part: Part, among: Sequence[Kept], terms: Terms) -> Iterator[Sample]:
+    ours = [run for run in among if part.of.has(run)]
+    if part.against is not None:
+        theirs = {_shared(run, part): run.record for run in among if part.against.has(run)}
+        pairs = [(run.record, theirs.get(_shared(run, part))) for run in ours]
+        for record, other in pairs:
+            if other is not None and _comparable(record, other, part, terms):
+                a, b = (value(part.measure, x, terms) for x in (record, other))
+                change = math.log(a / b) if part.is_factor else a - b
+                yield Sample(record.source, record.asked.seed, change)
+    elif part.effect == "level":
+        for _, record in ours:
+            yield Sample(record.source, record.asked.seed, value(part.measure, record, terms))
+    else:
+        yield from _between_seeds(part, ours, terms)
 
 
-def _matches(run: Mapping[str, Any], part: Part, side: Mapping[str, Any]) -> bool:
-    wanted = {**part.runs, **side}
-    sweeps = wanted.pop("sweeps", None)
-    wanted.pop("losses_within", None)
-    least = wanted.pop("least", {})
-    return (
-        (sweeps is None or run["sweep"] in sweeps)
-        and all(run[k] in v if isinstance(v, list) else run[k] == v for k, v in wanted.items())
-        and all(getattr(run["record"].measures, name) >= bound for name, bound in least.items())
+def _shared(run: Kept, part: Part) -> tuple[object, ...]:
+    """What two runs that are compared have in common: all that `of` leaves open."""
+    record, asked = run.record, run.record.asked
+    layer = asked.layer if part.of.layer is None else None
+    loss = asked.loss if part.of.loss is None else None
+    return record.source, asked.width, asked.encoder, asked.seed, layer, loss
+
+
+def _comparable(record: Record, other: Record, part: Part, terms: Terms) -> bool:
+    """Whether the final losses are close enough; for a cost, whether one of the runs converges."""
+    low, high = sorted((record.result.loss, other.result.loss))
+    is_close = part.losses_within == math.inf or 0 < high <= part.losses_within * low
+    return is_close and (
+        part.measure not in COSTS or any(_converged_at(x, terms) for x in (record, other))
     )
 
 
-def _comparable(run: Mapping[str, Any], other: Mapping[str, Any], factor: float | None) -> bool:
-    """Whether the final losses of two runs are within a factor, if one is asked for."""
-    if factor is None:
-        return True
-    ours, theirs = (x["record"].result.loss for x in (run, other))
-    return bool(min(ours, theirs) > 0 and max(ours, theirs) <= factor * min(ours, theirs))
+def _converged_at(record: Record, terms: Terms) -> TracePoint | None:
+    """The first point of the trace at which the run has converged, if it does."""
+    return next((point for point in record.trace if point.loss < terms.loss), None)
 
 
-def value(measure: str, record: Record, terms: Terms) -> tuple[float, bool]:
-    """A measure of a record; and, for what it takes to converge, whether it did.
+def value(measure: str, record: Record, terms: Terms) -> float:
+    """One of the `MEASURES` of a record; 0 or 1 for what is either true or not.
 
-    What a run that does not converge would take is unknown: where it ended counts instead.
+    What it would take a run to converge that does not is unknown: what it took in all counts.
     """
     result, measures = record.result, record.measures
     converged = result.loss < terms.loss
     clean = measures.artefact_area < terms.artefact_area and measures.noise < terms.noise
-    if measure.endswith("_to_converge"):
-        what = measure.removesuffix("_to_converge")
-        passed = first_below(record.trace, terms.loss)
-        # A trace counts one iteration, a result all iterations.
-        took = (
-            getattr(result, what)
-            if passed is None
-            else getattr(passed, what.replace("iterations", "iteration"))
-        )
-        return float(took), passed is not None
-    known = {
+    passed = _converged_at(record, terms)
+    of_run = {
         "loss": result.loss,
-        "converged": float(converged),
-        "clean": float(clean),
-        "failed": float(not (converged and clean)),
+        "converged": converged,
+        "clean": clean,
+        "failed": not (converged and clean),
+        "iterations_to_converge": passed.iteration if passed else result.iterations,
+        "evaluations_to_converge": (passed or result).evaluations,
+        "seconds_to_converge": (passed or result).seconds,
     }
-    return float(known[measure] if measure in known else getattr(measures, measure)), True
+    return float(of_run[measure] if measure in of_run else getattr(measures, measure))
 
 
-def _between_seeds(part: Part, runs: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+def _between_seeds(part: Part, runs: Sequence[Kept], terms: Terms) -> Iterator[Sample]:
     """Every pair of seeds of every cell."""
     cells = defaultdict(list)
-    for run in runs:
-        key = tuple(run[name] for name in FIELDS if name != "seed")
-        cells[key].append(getattr(run["record"].measures, part.measure))
-    for key, values in cells.items():
-        for a, b in itertools.combinations(values, 2):
-            if part.effect.startswith("factor"):
-                yield Sample(key[0], key, abs(math.log(a / b)))
-            elif np.ptp(a) > 0 and np.ptp(b) > 0:
-                yield Sample(key[0], key, float(np.corrcoef(a, b)[0, 1]))
-
-
-def first_below(trace: Sequence[TracePoint], loss: float) -> TracePoint | None:
-    """The first point of a record's trace with a lower exact loss; None if there is none."""
-    return next((point for point in trace if point.loss < loss), None)
+    for _, record in runs:
+        asked = record.asked
+        cells[record.source, asked.width, asked.encoder, asked.layer, asked.loss].append(record)
+    for cell, records in cells.items():
+        for a, b in itertools.combinations(records, 2):
+            if part.is_factor:
+                ratio = value(part.measure, a, terms) / value(part.measure, b, terms)
+                yield Sample(cell[0], cell, abs(math.log(ratio)))
+                continue
+            grids = a.measures.artefact_grid, b.measures.artefact_grid
+            if all(np.ptp(grid) > 0 for grid in grids):
+                yield Sample(cell[0], cell, float(np.corrcoef(*grids)[0, 1]))
