@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env book test lint bench bench-full explore lab picture reference lock clean
+.PHONY: env book test test-long lint bench bench-full explore lab picture reference lock clean
 
 env: .venv/installed
 
@@ -17,8 +17,15 @@ book: env
 	$(BIN)/styleinv book
 
 # Two processes with one thread each are faster than one with two: most tests are small.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+
+# What every change needs, in minutes.
 test: env lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+	$(PYTEST)
+
+# What takes longer: fuzzing, kills, the cluster, every page in the browser.
+test-long: env
+	$(PYTEST) tests/long
 
 lint: env
 	$(BIN)/ruff check .
@@ -52,7 +59,7 @@ reference: env
 	$(BIN)/styleinv sweep --reference results/reference.yml --encoder "$(ENCODER)"
 
 picture: env
-	$(BIN)/python results/make_picture.py
+	$(BIN)/python -m styleinv_book.picture
 
 # Needs uv (https://docs.astral.sh/uv/).
 lock:

@@ -1,4 +1,8 @@
-"""What the tests share: small encoders and styles, real weights, a built book, a browser."""
+"""What the tests share: small encoders and styles, real weights, a built book, a browser.
+
+Importing it takes the package's own requirements and pytest: without Playwright or Chromium the
+tests in a browser are skipped, without pytest-xdist everything runs in one process.
+"""
 
 import functools
 import http.server
@@ -13,29 +17,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import yaml
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, sync_playwright
 from torch import Tensor
-from xdist.scheduler import LoadScopeScheduling
 
 from styleinv.encoder import Encoder, load_encoder
 from styleinv.styles import paint
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
+    from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("styleinv")
 # Seconds to wait for what has to come, also on a busy machine.
 PATIENCE = 60
-REAL_WEIGHTS = Path(
-    os.environ.get(
-        "STYLEINV_VGG19",
-        ROOT.parent / "shared" / "weights" / "vgg19_normalised_relu_2_2.safetensors",
-    )
-)
+SHARED_WEIGHTS = ROOT.parent / "shared" / "weights" / "vgg19_normalised_relu_2_2.safetensors"
+REAL_WEIGHTS = Path(os.environ.get("STYLEINV_VGG19", SHARED_WEIGHTS))
 
 # Parameters with which the book is built in a minute or two.
 SMALL = {
@@ -53,14 +55,17 @@ SMALL = {
 OF_THE_BOOK = {"tests/test_book.py", "tests/test_viewer.py", "tests/long/test_pages.py"}
 
 
-class _ByFile(LoadScopeScheduling):
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "book" if file in OF_THE_BOOK else file
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeScheduling":
+    """Let the processes share the tests file by file."""
+    from xdist.scheduler import LoadScopeScheduling
 
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "book" if file in OF_THE_BOOK else file
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return _ByFile(config, log)
+    return ByFile(config, log)
 
 
 @pytest.fixture
@@ -118,17 +123,10 @@ def built(project: Path, painting: Path, tmp_path_factory: pytest.TempPathFactor
     """The book over the reader's image and a bundled style, built by the command line."""
     parameters = tmp_path_factory.mktemp("small") / "parameters.yml"
     parameters.write_text(yaml.safe_dump(SMALL))
+    command = [PROGRAM, "book", "-p", f"styles={painting},skimage:coffee", "-f", parameters]
+    environment = {key: value for key, value in os.environ.items() if key != "STYLEINV_REPOSITORY"}
     finished = subprocess.run(
-        [
-            *(PROGRAM, "book"),
-            *("-p", f"styles={painting},skimage:coffee"),
-            *("-f", parameters),
-        ],
-        cwd=project,
-        env={name: value for name, value in os.environ.items() if name != "STYLEINV_REPOSITORY"},
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=project, env=environment, capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("The book is ready: open ")
@@ -151,13 +149,9 @@ def interrupted(
 ) -> subprocess.CompletedProcess[str]:
     """The command line in `folder`, with Ctrl-C as a terminal sends it: to the whole group."""
     command = [str(PROGRAM), *map(str, arguments)]
+    pipe = subprocess.PIPE
     with subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     ) as process:
         try:
             wait_for(lambda: when(process))
@@ -169,15 +163,10 @@ def interrupted(
     return subprocess.CompletedProcess(command, process.returncode, *printed)
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """A file server for `folder` on this machine; its address."""
-    handler = functools.partial(_Quiet, directory=str(folder))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -193,26 +182,26 @@ def site(built: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
-        found = shutil.which(name)
-        if found:
+        if found := shutil.which(name):
             return found
     pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
+def browser(chromium: str) -> Iterator["Browser"]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright (extra `dev`)")
+    with playwright.sync_playwright() as running:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        opened = running.chromium.launch(executable_path=chromium, args=flags)
         yield opened
         opened.close()
 
 
-def refuse_others(page: Page, own: str) -> list[str]:
+def refuse_others(page: "Page", own: str) -> list[str]:
     """Let `page` ask for URLs that begin with `own` only; the list of what else it asks for."""
     refused: list[str] = []
 
-    def refuse(route: Route) -> None:
+    def refuse(route: "Route") -> None:
         refused.append(route.request.url)
         route.abort()
 
@@ -221,7 +210,7 @@ def refuse_others(page: Page, own: str) -> list[str]:
 
 
 @pytest.fixture
-def page(browser: Browser, site: str) -> Iterator[tuple[Page, list[str]]]:
+def page(browser: "Browser", site: str) -> Iterator[tuple["Page", list[str]]]:
     """A page of a browser that may speak to the site only, and what it asked of others."""
     with browser.new_context() as context:
         opened = context.new_page()
