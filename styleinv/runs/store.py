@@ -91,7 +91,7 @@ def run_of(inversion: Inversion) -> Run:
         "made_with": {
             "results": RESULTS_VERSION,
             "styleinv": __version__,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # its own type of text cannot be written
             "python": platform.python_version(),
             "device": str(task.encoder.device),
             "processor": f"{platform.system()} {platform.machine()}",
