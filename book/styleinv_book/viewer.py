@@ -1,31 +1,33 @@
 """The static viewer: every kept run on one page of the book, to choose and compare.
 
 It is one HTML fragment with its style sheet, script and data inside, and needs neither a kernel nor
-a network. Pictures and records are files beside the page. Without JavaScript a grid of all pictures
-remains.
+a network. Pictures and records are files beside the page: the Sphinx extension puts them there.
+Without JavaScript a grid of all pictures remains.
 """
 
-import html
 import itertools
-import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import numpy as np
+from msgspec import UNSET
 
 from styleinv import live
 from styleinv.encoder import LAYERS, SOURCES
 from styleinv.errors import InputError
 from styleinv.images import STYLE_NAMES, short_name
 from styleinv.losses import LOSSES, title_of
-from styleinv.protocol import KNOWN
+from styleinv.protocol import PROTOCOLS
 from styleinv.runs import store
-from styleinv.runs.record import Record, budget_of, iterations_of, theta_of
+from styleinv.runs.record import Asked, Record, TracePoint, budget_of
+from styleinv_book.rendering import render
 
 CURVE_POINTS = 60
+SCRIPTS = (Path(live.__file__).with_name("parts.js"), Path(__file__).with_suffix(".js"))
+SHEET = Path(live.__file__).with_name("viewer.css")
 
 
 class Option(NamedTuple):
@@ -44,33 +46,40 @@ def link_to(record: Record) -> str:
 def options_of(record: Record) -> dict[str, Option]:
     """What a reader would have to choose to see a record, by control."""
     asked, source = record.asked, record.source
-    layer, loss, seed, encoder = (asked[key] for key in ("layer", "loss", "seed", "encoder"))
-    height, width = asked.height, asked.width
-    size = str(width) if width == height else f"{width}x{height}"
-    protocol, budget = asked.protocol.name, asked.protocol.budget
-    place = _place(protocol, KNOWN)
-    optimiser = Option(protocol, protocol, (*place, 0))
-    if protocol in KNOWN and budget != KNOWN[protocol].budget(loss, layer):
-        label = f"{protocol}, {budget_of(asked['protocol'])}"
-        optimiser = Option(f"{protocol}-{budget}", label, (*place, budget))
+    layer, seed, encoder = asked.layer, str(asked.seed), asked.encoder
+    size = str(asked.width) if asked.width == asked.height else f"{asked.width}x{asked.height}"
     return {
         "style": Option(source, short_name(source), _place(source, STYLE_NAMES)),
         "layer": Option(layer, layer, _place(layer, LAYERS)),
         "loss": _loss_of(asked),
-        "seed": Option(str(seed), str(seed), (seed,)),
-        "protocol": optimiser,
+        "seed": Option(seed, seed, (asked.seed,)),
+        "protocol": _protocol_of(asked),
         # A seed follows the name of random weights: the control comes last.
         "encoder": Option(encoder, encoder, _place(encoder.partition(" ")[0], SOURCES)),
-        "size": Option(size, f"{size.replace('x', ' x ')} px", (width, height)),
+        "size": Option(size, f"{size.replace('x', ' x ')} px", (asked.width, asked.height)),
     }
 
 
-def _loss_of(asked: Record) -> Option:
+def _loss_of(asked: Asked) -> Option:
     loss, place = asked.loss, _place(asked.loss, LOSSES)
-    if "alpha" not in asked:
+    if asked.alpha is UNSET:
         return Option(loss, title_of(loss), place)
-    alpha = f"{asked['alpha']:g}"
-    return Option(f"{loss}-{alpha}", f"{title_of(loss)}, alpha {alpha}", (*place, 1))
+    return Option(
+        f"{loss}-{asked.alpha:g}", f"{title_of(loss)}, alpha {asked.alpha:g}", (*place, 1)
+    )
+
+
+def _protocol_of(asked: Asked) -> Option:
+    """A protocol by its name; with another budget than its own, that is part of the choice."""
+    name, budget = asked.protocol.name, asked.protocol.budget
+    place, own = _place(name, PROTOCOLS), PROTOCOLS.get(name)
+    if own is None or budget == own.budget(asked.loss, asked.layer):
+        return Option(name, name, (*place, 0))
+    return Option(f"{name}-{budget}", f"{name}, {budget_of(asked.protocol)}", (*place, budget))
+
+
+def _places(record: Record) -> list[tuple[int, ...]]:
+    return [option.place for option in options_of(record).values()]
 
 
 def _place(name: str, known: Iterable[str]) -> tuple[int, ...]:
@@ -88,161 +97,120 @@ def page(folder: Path, link: str) -> str:
     Raises:
         InputError: there is no run, or a record, a picture or a style image cannot be used.
     """
-    runs_kept = store.read_folder(folder)
-    records = {path: run.record for path, run in runs_kept.items() if run.pixels is not None}
+    kept = store.read_folder(folder)
+    records = {path: run.record for path, run in kept.items() if run.pixels is not None}
     if not records:
         raise InputError(f"folder is {str(folder)!r}, but must hold run records")
+    runs = {path: _run(path, record, folder, link) for path, record in records.items()}
     # Of runs that differ in nothing that can be chosen, the latest is shown.
-    by_date = sorted(records.items(), key=lambda item: item[1].made_with.date)
-    runs = {link_to(record): _run(path, record, folder, link) for path, record in by_date}
-    options: dict[str, dict[str, Option]] = {}
-    for record in records.values():
-        for name, option in options_of(record).items():
-            options.setdefault(name, {})[option.value] = option
-    data = {
-        "options": {
-            name: [[o.value, o.label] for o in sorted(found.values(), key=lambda o: o.place)]
-            for name, found in options.items()
-        },
-        "runs": list(runs.values()),
+    by_date = sorted(records, key=lambda path: records[path].made_with.date)
+    latest = {link_to(records[path]): runs[path] for path in by_date}
+    # Sweep by sweep, and within a sweep by what a reader can choose.
+    paths = sorted(records, key=lambda path: (path.parent, _places(records[path])))
+    return render(
+        "viewer.html.j2",
+        sheet=SHEET.read_text("utf-8"),
+        script="\n".join(script.read_text("utf-8") for script in SCRIPTS),
+        data={"options": _controls(records.values()), "runs": list(latest.values())},
+        sweeps=[
+            (sweep.relative_to(folder).as_posix(), [runs[path] for path in of_sweep])
+            for sweep, of_sweep in itertools.groupby(paths, lambda path: path.parent)
+        ],
+    )
+
+
+def _controls(records: Iterable[Record]) -> dict[str, list[tuple[str, str]]]:
+    """The values of every control with their labels, in their order."""
+    choices = [options_of(record) for record in records]
+    found = {name: {options[name] for options in choices} for name in choices[0]}
+    return {
+        name: [(o.value, o.label) for o in sorted(options, key=lambda o: o.place)]
+        for name, options in found.items()
     }
-    # In a script element only "<" could end the data.
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    css, parts, js = (
-        (Path(__file__).parent / name).read_text("utf-8")
-        if name == "viewer.js"
-        else (Path(live.__file__).parent / name).read_text("utf-8")
-        for name in ("viewer.css", "parts.js", "viewer.js")
-    )
-    return (
-        f'<div class="viewer"><style>{css}</style>'
-        f'<div class="viewer-app" hidden></div>{_grid(records, folder, link)}'
-        f'<script type="application/json">{text}</script>'
-        f"<script>(() => {{ 'use strict';\n{parts}{js}}})();</script></div>"
-    )
-
-
-def _places(record: Record) -> list[tuple[int, ...]]:
-    return [option.place for option in options_of(record).values()]
 
 
 def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
-    """What the page needs of a record."""
-    asked = record.asked
-    size = min(asked.height, asked.width)
-    style = folder / "styles" / store.style_file_name(record.source, size)
+    """What the page shows of a record, and where it finds the files."""
+    asked, options = record.asked, options_of(record)
+    style = folder / "styles" / store.style_file_name(record.source, min(asked.height, asked.width))
     if not style.is_file():
         raise InputError(f"style image {str(style)!r} is not an existing file")
+    files = {"style": style, "picture": path.with_suffix(".png"), "record": path}
+    urls = {name: quote(file.relative_to(folder).as_posix()) for name, file in files.items()}
     return {
-        "choice": {name: option.value for name, option in options_of(record).items()},
-        "style": _url(style, folder, link),
-        "picture": _url(path.with_suffix(".png"), folder, link),
-        "record": _url(path, folder, link),
+        **{name: f"{link}/{url}" for name, url in urls.items()},
+        "choice": {name: option.value for name, option in options.items()},
+        "labels": {name: option.label for name, option in options.items()},
         "width": asked.width,
         "height": asked.height,
         "trace": [
-            (point.evaluations, float(f"{point['loss']:.4g}"), _stage(point.stage, asked))
-            for point in _thinned(record.trace)
+            (point.evaluations, float(f"{point.loss:.4g}"), _stage(point.stage, asked))
+            for point in thinned(record.trace)
         ],
-        "theta": theta_of(record),
+        "theta": record.theta,
         "facts": _facts(record),
-        "command": _command(record),
+        "command": command(record),
     }
 
 
-def _stage(name: str, asked: Record) -> str:
+def _stage(name: str, asked: Asked) -> str:
     """A stage as readers see it; some are called after the exact loss: "moment-3 compressed"."""
     return name.replace(asked.loss, title_of(asked.loss))
 
 
-def _thinned(trace: Sequence[Record]) -> list[Record]:
+def thinned(trace: Sequence[TracePoint]) -> list[TracePoint]:
     """About 60 points, log-spaced; with the first, the last and the first of each stage."""
     evaluations = [point.evaluations for point in trace]
     wanted = np.geomspace(evaluations[0], evaluations[-1], CURVE_POINTS)
     kept = {0, len(trace) - 1, *np.searchsorted(evaluations, wanted[1:-1]).tolist()}
     pairs = enumerate(itertools.pairwise(trace), start=1)
-    kept |= {i for i, (before, after) in pairs if before["stage"] != after["stage"]}
+    kept |= {i for i, (before, after) in pairs if before.stage != after.stage}
     return [trace[i] for i in sorted(kept)]
 
 
 def _facts(record: Record) -> dict[str, str]:
     """The numbers that the page shows beside a picture."""
     asked, result, made = record.asked, record.result, record.made_with
-    protocol = asked.protocol
-    theta = "none" if protocol.theta is None else f"{protocol['theta']:g}"
+    protocol, warmups = asked.protocol, asked.protocol.warmups or ()
     facts = {
-        "final loss": f"{result['loss']:.3g}",
+        "final loss": f"{result.loss:.3g}",
         "stopped by": result.stop_reason,
-        "iterations": f"{result['iterations']:,}",
-        "evaluations": f"{result['evaluations']:,}",
-        "time": f"{result['seconds']:,.1f} s",
-        "size": f"{asked['width']} x {asked['height']} pixels",
+        "iterations": f"{result.iterations:,}",
+        "evaluations": f"{result.evaluations:,}",
+        "time": f"{result.seconds:,.1f} s",
+        "size": f"{asked.width} x {asked.height} pixels",
         "seed": str(asked.seed),
-        "protocol": f"{protocol['name']} ({protocol['method']})",
-        "theta": theta,
+        "protocol": f"{protocol.name} ({protocol.method})",
+        "theta": "none" if protocol.theta is None else f"{protocol.theta:g}",
         "budget": budget_of(protocol),
-        "warm-ups": ", ".join(_stage(x.loss, asked) for x in protocol.get("warmups", [])),
-        "encoder": f"{asked['encoder']} ({asked['encoder_sha256'][:12]})",
-        "computed on": f"{made['device']}, {made['processor']}, {made['threads']} threads",
+        "warm-ups": ", ".join(_stage(warmup.loss, asked) for warmup in warmups),
+        "encoder": f"{asked.encoder} ({asked.encoder_sha256[:12]})",
+        "computed on": f"{made.device}, {made.processor}, {made.threads} threads",
         "torch": made.torch,
-        "styleinv": f"{made['styleinv']}, code {made['code']}",
+        "styleinv": f"{made.styleinv}, results {made.results}",
         "date": made.date[:10],
     }
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _command(record: Record) -> str:
+def command(record: Record) -> str:
     """The command that makes a run again; empty if it was made from what only Python has."""
-    asked, protocol = record.asked, record.asked.protocol
-    if protocol.name not in KNOWN or record.source == "tensor":
+    asked, own = record.asked, PROTOCOLS.get(record.asked.protocol.name)
+    if own is None or record.source == "tensor":
         return ""
-    own = KNOWN[protocol.name]
-    encoder = asked.encoder if asked.encoder in SOURCES else "FILE"
+    seconds = asked.protocol.seconds
     options = {
         "layer": asked.layer,
         "loss": asked.loss,
         "protocol": own.name,
         "seed": asked.seed,
         "size": min(asked.height, asked.width),
-        "encoder": encoder,
+        "encoder": asked.encoder if asked.encoder in SOURCES else "FILE",
+        "alpha": asked.alpha or None,
+        "fit": None if asked.height == asked.width else "keep",
+        "iterations": record.iterations_asked,
+        "seconds": None if seconds == own.seconds else seconds,
+        "device": None if asked.device == "cpu" else asked.device,
     }
-    if "alpha" in asked:
-        options["alpha"] = asked["alpha"]
-    if asked.height != asked.width:
-        options["fit"] = "keep"
-    if (iterations := iterations_of(record)) is not None:
-        options["iterations"] = iterations
-    if protocol.seconds not in (None, own.seconds):
-        options["seconds"] = protocol.seconds
-    if asked.device != "cpu":
-        options["device"] = asked.device
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return shlex.join(["styleinv", "invert", record.source, *words])
-
-
-def _grid(records: Mapping[Path, Record], folder: Path, link: str) -> str:
-    """All pictures, sweep by sweep: what remains without JavaScript."""
-    parts = []
-    ordered = sorted(records, key=lambda path: (path.parent, _places(records[path])))
-    for sweep, paths in itertools.groupby(ordered, key=lambda path: path.parent):
-        items = "".join(_figure(path, records[path], folder, link) for path in paths)
-        name = sweep.relative_to(folder).as_posix() if sweep != folder else "runs"
-        parts.append(f'<h3>{html.escape(name)}</h3><ul class="viewer-grid">{items}</ul>')
-    return f"<details open><summary>All runs as a plain grid</summary>{''.join(parts)}</details>"
-
-
-def _figure(path: Path, record: Record, folder: Path, link: str) -> str:
-    asked = record.asked
-    style, layer, loss, seed, *others = (option.label for option in options_of(record).values())
-    alt = html.escape(", ".join([style, layer, loss, f"seed {seed}", *others]))
-    picture, source = (_url(x, folder, link) for x in (path.with_suffix(".png"), path))
-    return (
-        f'<li><a href="{picture}"><img class="dark-light" loading="lazy" src="{picture}" '
-        f'width="{asked.width}" height="{asked.height}" alt="{alt}"></a>'
-        f'{html.escape(f"{layer}, {loss}")}, <a href="{source}" '
-        f'aria-label="record of {alt}">record</a></li>'
-    )
-
-
-def _url(path: Path, folder: Path, link: str) -> str:
-    return f"{link}/{quote(path.relative_to(folder).as_posix())}"
+    given = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
+    return shlex.join(["styleinv", "invert", record.source, *itertools.chain(*given)])
