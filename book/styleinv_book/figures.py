@@ -5,9 +5,8 @@ alternative and, for reference runs, a link to its state in the viewer. Line plo
 """
 
 import base64
-import html
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import matplotlib.pyplot as plt
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -22,11 +22,12 @@ from PIL import Image
 from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, short_name, to_uint8
 from styleinv.losses import COLOURS, TITLES
 from styleinv.runs import store
-from styleinv.runs.record import Settings, unit_of
+from styleinv.runs.record import Record, Settings, unit_of
 from styleinv.runs.reference import reference_runs
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import Key, own_runs, sweep
 from styleinv.styles import PHOTOGRAPHS
+from styleinv_book.html import render
 from styleinv_book.viewer import link_to
 
 DPI = 100
@@ -36,6 +37,22 @@ VIEWER_PAGE, RESULTS, OWN_RUNS = "../notebooks/viewer.html", "../results", "../_
 INK = "#222222"
 # Okabe and Ito's palette, told apart by the colour-blind; the same colour everywhere.
 BLUE, ORANGE = "#0072b2", "#d55e00"
+
+# What the table of the runs behind a figure says of each.
+RUN_COLUMNS: dict[str, Callable[[Record], object]] = {
+    "style": lambda run: run.style,
+    "layer": lambda run: run.asked.layer,
+    "loss": lambda run: TITLES[run.asked.loss],
+    "protocol": lambda run: run.asked.protocol.name,
+    "encoder": lambda run: run.asked.encoder,
+    "seed": lambda run: run.asked.seed,
+    "iterations": lambda run: run.result.iterations,
+    "evaluations": lambda run: run.result.evaluations,
+    "final loss": lambda run: f"{run.result.loss:.2g}",
+    "stopped by": lambda run: run.result.stop_reason,
+    "s": lambda run: f"{run.result.seconds:.1f}",
+    "address": lambda run: run.address[:8],
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,11 @@ class Panel:
     content: str
     runs: Sequence[Run]
     styles: Sequence[str]
+
+    @property
+    def origin(self) -> str:
+        """What made the runs, who made the photographs, and all runs, as HTML."""
+        return provenance(self.runs) + credit_line(self.styles) + run_table(self.runs)
 
 
 @dataclass(frozen=True)
@@ -102,31 +124,23 @@ class Album:
         """Figures 1.3 and 1.7: a column per style, its image on top, below a row per layer."""
         if loss not in self.losses:
             return None
-        labels = self.labels()
-        on_top: Cells = {"style": {label: (self, style) for style, label in labels.items()}}
-        below: Cells = {
-            layer: {label: (self, (style, layer, loss)) for style, label in labels.items()}
-            for layer in self.layers
-        }
-        return panel({**on_top, **below})
+        labels = self.labels().items()
+        cells: Cells = {"style": {label: (self, style) for style, label in labels}}
+        for layer in self.layers:
+            cells[layer] = {label: (self, (style, layer, loss)) for style, label in labels}
+        return panel(cells)
 
     def by_loss(self, style_number: int, losses: Sequence[str]) -> Panel | None:
         """Figures 1.4 to 1.6 and A.1 to A.3: a row per layer, the style and a column per loss."""
-        if style_number >= len(self.styles):
+        shown = [loss for loss in losses if loss in self.losses]
+        if style_number >= len(self.styles) or not shown:
             return None
         style = self.styles[style_number]
-        shown = [loss for loss in losses if loss in self.losses]
-        if not shown:
-            return None
-        return panel(
-            {
-                layer: {
-                    "style": (self, style),
-                    **{TITLES[loss]: (self, (style, layer, loss)) for loss in shown},
-                }
-                for layer in self.layers
-            }
-        )
+        cells: Cells = {}
+        for layer in self.layers:
+            cells[layer] = {"style": (self, style)}
+            cells[layer] |= {TITLES[loss]: (self, (style, layer, loss)) for loss in shown}
+        return panel(cells)
 
     def picture(self, key: Key | str) -> Picture:
         """The picture of a run, or of a style at the size that its runs were made at."""
@@ -157,18 +171,16 @@ class Album:
 
 
 # Row label -> column label -> the run, or the style, that an album shows there.
-Cells = Mapping[str, Mapping[str, tuple[Album, Key | str]]]
+Cells = dict[str, dict[str, tuple[Album, Key | str]]]
 
 
-def reference(
-    name: str,
-    results: str = RESULTS,
-    *,
-    seed: int | None = None,
-    iterations: int | None = None,
-) -> Album:
-    """The album of a sweep's reference runs; the arguments are those of `reference_runs`."""
-    return Album(reference_runs(name, results, seed=seed, iterations=iterations), results)
+def reference(name: str, results: str = RESULTS, **which: int | None) -> Album:
+    """The album of a sweep's reference runs.
+
+    Args:
+        which: `seed` and `iterations`, as in `styleinv.runs.reference.reference_runs`.
+    """
+    return Album(reference_runs(name, results, **which), results)
 
 
 def this_build(styles: Sequence[str | Path], **asked: Any) -> Album:
@@ -206,22 +218,7 @@ def figure(name: str, caption: str, *tabs: Panel | None) -> str:
         name: of the figure within its page, for its HTML ids.
         caption: HTML.
     """
-    panels = [tab for tab in tabs if tab is not None]
-    choices = "".join(
-        f'<input type="radio" name="{name}" id="{name}-{i}"{" checked" * (i == 0)}>'
-        f'<label for="{name}-{i}">{html.escape(panel.title)}</label>'
-        for i, panel in enumerate(panels)
-    )
-    legend = html.escape(name.replace("-", " "))
-    contents = "".join(
-        f'<div class="panel">{panel.content}{provenance(panel.runs)}{credit_line(panel.styles)}'
-        f"{run_table(panel.runs)}</div>"
-        for panel in panels
-    )
-    return (
-        f'<figure class="runs" id="{name}"><fieldset class="tabs"><legend>Runs of {legend}</legend>'
-        f"{choices}</fieldset>{contents}<figcaption>{caption}</figcaption></figure>"
-    )
+    return render("figures", "figure", name, caption, [tab for tab in tabs if tab is not None])
 
 
 def picture_table(
@@ -232,31 +229,7 @@ def picture_table(
     Small pictures are enlarged, unsmoothed, to a whole multiple that a page has room for.
     """
     room = min(CELL_WIDTH, PAGE_WIDTH // len(rows[0]))
-    head = "".join(
-        f'<th scope="col"><span>{html.escape(label)}</span></th>' for label in column_labels
-    )
-    body = "".join(
-        f'<tr><th scope="row"><span>{html.escape(label)}</span></th>'
-        + "".join(f"<td>{_img(picture, room)}</td>" for picture in row)
-        + "</tr>"
-        for label, row in zip(row_labels, rows, strict=True)
-    )
-    return (
-        '<div class="scroll"><table class="pictures"><thead><tr><td></td>'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _img(picture: Picture, room: int) -> str:
-    zoom = max(1, room // picture.width)
-    width, height = zoom * picture.width, zoom * picture.height
-    img = (
-        # The class keeps the dark theme from changing its colours.
-        f'<img class="dark-light" src="{html.escape(picture.source)}" '
-        f'alt="{html.escape(picture.alt)}" '
-        f'width="{width}" height="{height}" loading="lazy">'
-    )
-    return f'<a href="{html.escape(picture.link)}">{img}</a>' if picture.link else img
+    return render("figures", "picture_table", rows, row_labels, column_labels, room)
 
 
 def _url(path: Path) -> str:
@@ -267,7 +240,11 @@ def png_url(pixels: Pixels) -> str:
     """The image as a URL that holds its pixels."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return _data_url("png", buffer)
+
+
+def _data_url(kind: str, content: BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def as_html(figure: Figure, alt: str) -> str:
@@ -276,11 +253,7 @@ def as_html(figure: Figure, alt: str) -> str:
     # Ids from a fixed salt, and no date: the same plot gives the same file.
     with plt.rc_context({"svg.hashsalt": "styleinv"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<img class="dark-light plot" src="data:image/svg+xml;base64,{data}" '
-        f'alt="{html.escape(alt)}">'
-    )
+    return render("figures", "plot", _data_url("svg+xml", buffer), alt)
 
 
 def curves(runs: Mapping[str, Run]) -> Figure:
@@ -326,7 +299,7 @@ def provenance(runs: Sequence[Run]) -> str:
     return provenance_line(
         "encoder "
         + _distinct(
-            f"{html.escape(a.encoder)} (sha256 <code>{a.encoder_sha256[:12]}</code>)" for a in asked
+            f"{escape(a.encoder)} (sha256 <code>{a.encoder_sha256[:12]}</code>)" for a in asked
         ),
         _distinct(f"{a.width} x {a.height} pixels" for a in asked),
         *_protocols([a.protocol for a in asked]),
@@ -344,68 +317,30 @@ def provenance(runs: Sequence[Run]) -> str:
 
 def provenance_line(*facts: str) -> str:
     """The paragraph that says what made a figure or a table; facts are HTML."""
-    return f'<p class="provenance"><strong>Provenance:</strong> {" · ".join(facts)}</p>'
+    return render("figures", "provenance_line", " · ".join(facts))
 
 
 def credit_line(styles: Sequence[str]) -> str:
     """Who made the photographs among `styles`, as a paragraph of HTML; empty if there are none."""
     names = [style.removeprefix(SCIKIT_IMAGE) for style in styles if style.startswith(SCIKIT_IMAGE)]
     credits = [f"{name}: {PHOTOGRAPHS[name]}, from scikit-image" for name in names]
-    return f'<p class="credits">Photographs: {html.escape("; ".join(credits))}.</p>' * bool(credits)
+    return render("figures", "credit_line", credits)
 
 
 def run_table(runs: Sequence[Run]) -> str:
     """All runs behind a figure as an HTML table that unfolds."""
-    head = (
-        "style",
-        "layer",
-        "loss",
-        "protocol",
-        "encoder",
-        "seed",
-        "iterations",
-        "evaluations",
-        "final loss",
-        "stopped by",
-        "s",
-        "address",
-    )
-    cells = [
-        (
-            run.record.style,
-            run.record.asked.layer,
-            TITLES[run.record.asked.loss],
-            run.record.asked.protocol.name,
-            run.record.asked.encoder,
-            run.record.asked.seed,
-            run.record.result.iterations,
-            run.record.result.evaluations,
-            f"{run.record.result.loss:.2g}",
-            run.record.result.stop_reason,
-            f"{run.record.result.seconds:.1f}",
-            run.record.address[:8],
-        )
-        for run in runs
-    ]
-    return folded(f"The {len(runs)} runs behind this figure", html_table(head, cells))
+    rows = [[cell(run.record) for cell in RUN_COLUMNS.values()] for run in runs]
+    return folded(f"The {len(runs)} runs behind this figure", html_table(list(RUN_COLUMNS), rows))
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table; cells are text, not HTML."""
-    header = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return (
-        '<div class="scroll"><table class="table">'
-        f"<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return render("figures", "html_table", head, rows)
 
 
 def folded(summary: str, content: str) -> str:
     """HTML that unfolds on a click."""
-    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
+    return render("figures", "folded", summary, content)
 
 
 def _protocols(settings: Sequence[Settings]) -> Iterator[str]:
@@ -413,15 +348,10 @@ def _protocols(settings: Sequence[Settings]) -> Iterator[str]:
     for name in dict.fromkeys(one.name for one in settings):
         same = [one for one in settings if one.name == name]
         thetas = ("none" if one.theta is None else f"{one.theta:g}" for one in same)
-        facts = [
-            same[0].method,
-            f"theta {_distinct(thetas)}",
-            f"budget {_span([one.budget for one in same])} {unit_of(same[0])}s",
-        ]
+        budgets = _span([one.budget for one in same])
+        facts = f"{same[0].method}; theta {_distinct(thetas)}; budget {budgets} {unit_of(same[0])}s"
         warmups = _distinct(warmup.loss for one in same for warmup in one.warmups or ())
-        if warmups:
-            facts.append(f"warm-ups {warmups}")
-        yield f"protocol {name} ({'; '.join(facts)})"
+        yield f"protocol {name} ({facts}{'; warm-ups ' * bool(warmups)}{warmups})"
 
 
 def _distinct(values: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Draw the README's picture, `book/picture.png`, from the reference runs beside it."""
+"""Draw the README's picture, `book/picture.png`, from the reference runs."""
 
 from pathlib import Path
 
@@ -8,28 +8,27 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from styleinv import LAYERS
-from styleinv.runs import store
 from styleinv.runs.reference import reference_runs
+from styleinv.runs.store import style_file_name
 from styleinv_book.figures import DPI, INK
 
 STYLES = ("bundled:strokes", "skimage:coffee", "bundled:mosaic")
 SIZE, GAP, TOP = 256, 6, 24  # pixels: of an image, between images, above them
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
-def picture() -> Figure:
+def picture(results: Path) -> Figure:
     """A row per style: the style image, then the Gram inversion of every layer, pixel by pixel."""
-    runs = reference_runs("chapter", HERE)
+    runs = reference_runs("chapter", results)
     columns = ("style image", *LAYERS)
     width = len(columns) * (SIZE + GAP) - GAP
     height = TOP + len(STYLES) * (SIZE + GAP)
     figure = plt.figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     plt.close(figure)
     for i, style in enumerate(STYLES):
-        name = store.style_file_name(style, SIZE)
-        images = [np.asarray(Image.open(HERE / "runs" / "styles" / name).convert("RGB"))]
-        images += [runs[style, layer, "gram"].image for layer in LAYERS]
-        for j, pixels in enumerate(images):
+        image = Image.open(results / "runs" / "styles" / style_file_name(style, SIZE))
+        inversions = [runs[style, layer, "gram"].image for layer in LAYERS]
+        for j, pixels in enumerate((np.asarray(image.convert("RGB")), *inversions)):
             left, bottom = j * (SIZE + GAP), height - TOP - (i + 1) * (SIZE + GAP) + GAP
             figure.figimage(pixels, left, bottom, origin="upper")
     for j, title in enumerate(columns):
@@ -39,4 +38,4 @@ def picture() -> Figure:
 
 
 if __name__ == "__main__":
-    picture().savefig(HERE / "picture.png", dpi=DPI)
+    picture(ROOT / "results").savefig(ROOT / "book" / "picture.png", dpi=DPI)
