@@ -1,7 +1,7 @@
 """Make the runs of the sweeps n4-* and look at the feature maps that they leave dead.
 
-`python results/make_hard_moments.py ENCODER RUNS`: the manifest's weights, and a folder for the
-runs with their pictures. The features are those of the images before they are rounded to 8 bits.
+`python benchmarks/hard_moments.py ENCODER RUNS`: the reference runs' weights, and a folder for
+the runs with pictures. The features are those of the images before they are rounded to 8 bits.
 About an hour on one core; finished runs are not made again. What is found lands in
 hard_moments.json beside this file, by the runs' addresses.
 """
@@ -22,7 +22,7 @@ from styleinv.files import write_text
 from styleinv.inversion import Task, noise_image, plan
 from styleinv.losses import MomentLoss, moments
 from styleinv.runs import store
-from styleinv.runs.reference import MANIFEST, read_manifest
+from styleinv.runs.reference import REFERENCE, read_reference
 
 RESULTS = Path(__file__).parent
 RECORD = RESULTS / "hard_moments.json"
@@ -68,21 +68,21 @@ def look(task: Task, image: Tensor) -> dict[str, Any]:
 
 def main(encoder_file: str, runs: Path) -> None:
     """Make what is missing of the runs, and the record."""
-    sha256, entries = read_manifest(RESULTS / MANIFEST)
+    reference = read_reference(RESULTS / REFERENCE)
     encoder = load_encoder(encoder_file)
-    if encoder.sha256 != sha256:
-        raise SystemExit(f"{encoder_file} has other weights than the manifest is for")
+    if encoder.sha256 != reference.encoder_sha256:
+        raise SystemExit(f"{encoder_file} has other weights than the reference runs need")
     seen = json.loads(RECORD.read_text())["runs"] if RECORD.exists() else {}
     cells = [
-        (seed, entry, style, layer)
-        for entry in entries
-        if entry.name.startswith("n4-") and not entry.pictures
+        (seed, name, entry, style, layer)
+        for name, entry in reference.sweeps.items()
+        if name.startswith("n4-") and not entry.pictures
         for seed in entry.seeds
         for style in entry.styles
         for layer in entry.layers
     ]
     # Seed by seed, so that strategies can be compared as soon as one seed is done.
-    for seed, entry, style, layer in sorted(cells, key=lambda cell: cell[0]):
+    for seed, name, entry, style, layer in sorted(cells, key=lambda cell: cell[0]):
         task = plan(
             style,
             layer=layer,
@@ -94,13 +94,13 @@ def main(encoder_file: str, runs: Path) -> None:
             iterations=entry.iterations[0],
         )
         address = task.address
-        if address in seen and store.find(task, runs / entry.name) is not None:
+        if address in seen and store.find(task, runs / name) is not None:
             continue
         inversion = task.run()
-        store.save(store.run_of(inversion), runs / entry.name)
+        store.save(store.run_of(inversion), runs / name)
         seen[address] = look(task, inversion.image)
         print(
-            f"{entry.name} {task.style_name} {layer} seed {seed}: {inversion.loss:.2g} after "
+            f"{name} {task.style_name} {layer} seed {seed}: {inversion.loss:.2g} after "
             f"{inversion.evaluations} evaluations, {inversion.stop_reason}, "
             f"{seen[address]['dead']} dead",
             flush=True,
@@ -111,7 +111,7 @@ def main(encoder_file: str, runs: Path) -> None:
             "torch": torch.__version__,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "encoder": encoder.name,
-            "encoder_sha256": sha256,
+            "encoder_sha256": encoder.sha256,
             "size": entry.size,
             "runs": seen,
         }

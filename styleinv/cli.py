@@ -35,8 +35,8 @@ from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.styles import PAINTED, PHOTOGRAPHS
 
 if TYPE_CHECKING:
+    from styleinv.runs.cluster import DaskCluster
     from styleinv.runs.store import Run
-    from styleinv.runs.sweeps import Cluster
 
 GOES_ON = "The same command again goes on from here."
 STARTS_AGAIN = "The same command again starts from the beginning: protocol {!r} has no checkpoints."
@@ -257,7 +257,7 @@ def sweep(
 
 def _cluster(
     workers: int | None, scheduler: str | None, threads: int | None
-) -> "AbstractContextManager[Cluster | None]":
+) -> "AbstractContextManager[DaskCluster | None]":
     """Where the runs of a sweep are made: None for this process."""
     from styleinv.runs.sweeps import MOST_THREADS
 
@@ -313,11 +313,16 @@ def verify(
     found = verification.verify(folder, rerun=rerun, encoder=encoder, seed=seed, report=_report)
     print(
         f"{found.records} records, {found.pictures} with their picture, {found.measured} measured "
-        f"anew, {len(found.reruns)} made again: {len(found.wrong) or 'nothing'} wrong"
+        f"again, {len(found.reruns)} made again: {len(found.wrong) or 'nothing'} wrong"
     )
+    for reason, count in found.unmeasured.items():
+        print(f"Not measured: {count}, because {reason}")
     for sentence in found.wrong:
         print(f"Wrong: {sentence}")
-    raise typer.Exit(1 if found.wrong else 0)
+    only_hashes = not found.measured and not found.reruns
+    if only_hashes:
+        print("Nothing was measured or made again: only hashes were checked")
+    raise typer.Exit(1 if found.wrong or only_hashes else 0)
 
 
 @app.command()

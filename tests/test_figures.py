@@ -16,7 +16,7 @@ from styleinv.encoder import Encoder
 from styleinv.inversion import RESULTS_VERSION
 from styleinv.runs.reference import make_reference_runs
 from styleinv.runs.sweeps import sweep
-from tests.test_reference import write_manifest
+from tests.test_reference import write_reference
 
 STYLES = ["bundled:strokes", "skimage:coffee"]
 LAYERS = ["relu_1_1", "relu_2_1"]
@@ -103,7 +103,7 @@ def test_reference_pictures_are_linked_and_lead_to_the_viewer(
     tmp_path: Path, bundled: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = {"styles": STYLES[:1], "losses": ["gram"], "size": 16, "iterations": [2]}
-    make_reference_runs(write_manifest(tmp_path, bundled.sha256, {"few": fields}), "bundled")
+    make_reference_runs(write_reference(tmp_path, bundled.sha256, {"few": fields}), "bundled")
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     reference = figures.reference("few", "..", seed=0, iterations=2)

@@ -10,7 +10,7 @@ from styleinv import LAYERS, InputError
 from styleinv.encoder import Encoder
 from styleinv.protocol import get_protocol
 from styleinv.runs import store
-from styleinv.runs.reference import make_reference_runs, read_manifest, reference_runs
+from styleinv.runs.reference import make_reference_runs, read_reference, reference_runs
 from tests.conftest import ROOT
 
 RESULTS = ROOT / "results"
@@ -26,7 +26,7 @@ SWEEPS = {
 }
 
 
-def write_manifest(folder: Path, sha256: str, sweeps: dict[str, dict[str, object]]) -> Path:
+def write_reference(folder: Path, sha256: str, sweeps: dict[str, dict[str, object]]) -> Path:
     path = folder / "reference.yml"
     path.write_text(yaml.safe_dump({"encoder_sha256": sha256, "sweeps": sweeps}))
     return path
@@ -35,7 +35,7 @@ def write_manifest(folder: Path, sha256: str, sweeps: dict[str, dict[str, object
 @pytest.fixture
 def manifest(tmp_path: Path, bundled: Encoder) -> Path:
     sweeps = {name: {"size": 16, "iterations": [2], **fields} for name, fields in SWEEPS.items()}
-    return write_manifest(tmp_path, bundled.sha256, sweeps)
+    return write_reference(tmp_path, bundled.sha256, sweeps)
 
 
 def test_makes_what_is_missing_and_reads_it_back(manifest: Path) -> None:
@@ -65,7 +65,7 @@ def test_keeps_records_without_pictures_and_measures_pictures_anew(
 ) -> None:
     fields = {**SWEEPS["few"], "size": 16, "iterations": [30]}
     sweeps = {"with": fields, "without": {**fields, "pictures": False}}
-    manifest = write_manifest(tmp_path, bundled.sha256, sweeps)
+    manifest = write_reference(tmp_path, bundled.sha256, sweeps)
     make_reference_runs(manifest, "bundled")
     kept, bare = (reference_runs(name, tmp_path) for name in sweeps)
     for key, run in bare.items():
@@ -118,12 +118,12 @@ def test_names_what_is_missing_or_altered(manifest: Path) -> None:
 def test_refuses_a_broken_manifest(tmp_path: Path, content: str) -> None:
     (tmp_path / "reference.yml").write_text(content)
     with pytest.raises(InputError, match=r"manifest .*reference\.yml' cannot be read"):
-        read_manifest(tmp_path / "reference.yml")
+        read_reference(tmp_path / "reference.yml")
 
 
 def test_committed_runs_are_those_that_the_manifest_asks_for() -> None:
     """Every run of every sweep is there, intact, and as the protocols are today; and no other."""
-    sha256, entries = read_manifest(RESULTS / "reference.yml")
+    sha256, entries = read_reference(RESULTS / "reference.yml")
     kept = set(store.read_folder(RESULTS / "runs"))
     for entry in entries:
         for seed in entry.seeds:

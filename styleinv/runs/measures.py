@@ -1,11 +1,10 @@
-"""What an inverted image keeps of its style image, as numbers.
+"""Measures of what a picture keeps of its style image.
 
-Images are (H, W, 3) of 0 to 255; colours are compared in CIELAB (D65), in which a distance of 2.3
-is just noticeable. Of an image with more than 1024 pixels on a side, the central part is measured.
+Images are (H, W, 3), uint8. Colours are compared in CIELAB (D65), where a distance of 2.3 is just
+noticeable. If a side is longer than 1024 pixels, only its central 1024 pixels are measured.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,37 +15,41 @@ from numpy.typing import NDArray
 from skimage.color import rgb2lab
 
 from styleinv.images import Pixels
+from styleinv.runs.record import Measures
 
 Floats = NDArray[np.float64]
 
-# Raise this when a measure gives another number than before (tests/test_golden.py notices).
+# Raise this when a measure gives another number than before (tests/test_golden.py fails then).
+# Kept pictures are measured again by `make reference`.
 VERSION = 1
 
 LARGEST_SIDE = 1024
 DIRECTIONS = 32
-# A colour this far from all of the style's is another one; a narrower spot is an edge, or noise.
-FOREIGN, SMALLEST_SPOT = 15.0, 3
-# With less of its variance left without the noise, a picture is noise.
+# A colour is foreign if its distance to every colour of the style is larger than this.
+FOREIGN = 15.0
+# The side of a square in pixels. Foreign spots that it does not fit into are edges or noise.
+SMALLEST_SPOT = 3
+# A picture is noise if removing its noise leaves less than this share of its variance.
 LEAST_SIGNAL = 0.05
 GRID = 8
 
 
-def measure(image: Pixels, style: Pixels) -> dict[str, Any]:
-    """Every metric of an image that was made from `style`, as plain JSON values.
+def measure(image: Pixels, style: Pixels) -> Measures:
+    """All measures of a picture against its style image, rounded to six digits.
 
     ======================  ====================================================================
-    `structure_size`        see `structure_size`, in pixels
-    `size_to_style`         the same over the style's
-    `colour_distance`       see `colour_distance`
-    `noise`                 see `noise_level`, less the style's
-    `artefacts`             see `artefact_mask`: how many, per 10,000 pixels
-    `artefact_area`         the share of the picture that they cover
-    `artefact_grid`         the same in each field of an 8 x 8 grid, row by row
+    `structure_size`        of the picture, in pixels, see `structure_size`
+    `size_to_style`         ratio of the picture's structure size to the style's
+    `colour_distance`       in CIELAB units, see `colour_distance`
+    `noise`                 the picture's `noise_level` minus the style's, in L*
+    `artefacts`             number of artefacts per 10,000 pixels, see `artefact_mask`
+    `artefact_area`         share of the picture that artefacts cover, from 0 to 1
+    `artefact_grid`         the same for each field of an 8 x 8 grid, row by row, three decimals
     `psnr`, `ssim`          against the style image, in dB and from -1 to 1
     `psnr_of_pairs`         `psnr` with horizontal neighbours averaged, see `pairs_averaged`
     ======================  ====================================================================
     """
-    # Not above: it imports scipy.stats, a second that every command would wait for.
+    # Imported here because it imports scipy.stats, which takes a second.
     from skimage.metrics import structural_similarity
 
     image, style = _central(image), _central(style)
@@ -64,30 +67,33 @@ def measure(image: Pixels, style: Pixels) -> dict[str, Any]:
         "psnr_of_pairs": psnr(pairs_averaged(image), pairs_averaged(style)),
         "ssim": float(structural_similarity(image, style, channel_axis=2)),
     }
-    fields = [part.mean() for band in np.array_split(mask, GRID) for part in _columns(band)]
-    return {
-        **{name: _rounded(value) for name, value in found.items()},
-        "artefact_grid": [round(float(share), 3) for share in fields],
-    }
+    bands = np.array_split(mask, GRID)
+    fields = [part.mean() for band in bands for part in np.array_split(band, GRID, axis=1)]
+    # Six digits, so that the last bits of another machine make no difference.
+    rounded = {name: float(f"{value:.6g}") for name, value in found.items()}
+    grid = tuple(round(float(share), 3) for share in fields)
+    return Measures(version=VERSION, artefact_grid=grid, **rounded)
 
 
 def structure_size(pixels: Pixels) -> float:
-    """The distance in pixels over which the autocorrelation of the lightness falls to one half.
+    """The distance in pixels at which the autocorrelation of the lightness falls to one half.
 
-    c(r) = <x(p) x(p + d)>, averaged over all d of length r, where x is L* less its mean; without
-    wrapping around. The result is where c(r) = v / 2. The variance v is that of the picture without
-    its pixel noise: the larger of c(0) less the noise (`noise_level` squared) and 2 c(1) - c(2),
-    where a line through the next two values begins. 0.5, the least, is white noise.
+    The autocovariance is c(r) = <x(p) x(p + d)>, averaged over all offsets d of length r without
+    wrapping around, where x is L* minus its mean. The result is the r at which c(r) = v / 2. Here v
+    is the variance of the picture without its pixel noise: the larger of c(0) minus the variance of
+    the noise (`noise_level` squared) and 2 c(1) - c(2), which extrapolates c(1) and c(2) to r = 0.
+    The smallest result is 0.5, for white noise.
 
-    Of the measures tried on the painted styles with their structure swept (spectral centroid,
-    crossings of 1/e and 0.2, integral length, length of the gradient), this one kept the order
-    best: large masses of light and dark do not enter the upper half of the curve. Colour is left
-    out because inversions carry a dither of it, with a period of about three pixels, that feature
-    maps and readers hardly see and that would hide all structure.
+    We painted the bundled styles with structures of eight sizes and compared measures by how well
+    they keep the order of the sizes: spectral centroid, crossings of 1/e and 0.2, integral length,
+    length of the gradient, and this one, which was best. Large areas of light and dark do not
+    affect the upper half of the curve. Colour is left out: inversions carry a dither of colour with
+    a period of about three pixels, which feature maps and readers hardly see, and which would hide
+    all structure.
     """
     x = _lab(_central(pixels))[..., 0]
     c = _autocovariance(x - x.mean())
-    if c[0] <= 1e-9:  # one colour: no structure that would end
+    if c[0] <= 1e-9:  # a single colour has a structure as large as the picture
         return float(min(x.shape))
     variance = min(c[0], max(c[0] - _noise_variance(x), 2 * c[1] - c[2]))
     if variance < LEAST_SIGNAL * c[0]:
@@ -101,7 +107,7 @@ def structure_size(pixels: Pixels) -> float:
 
 
 def _autocovariance(x: Floats) -> Floats:
-    """c of (H, W), by distance in whole pixels up to half a side."""
+    """The autocovariance of (H, W) at distances of whole pixels, up to half of the shorter side."""
     height, width = x.shape
     shape = [scipy.fft.next_fast_len(2 * side, real=True) for side in (height, width)]
     power, ones = (np.square(np.abs(scipy.fft.rfft2(y, shape))) for y in (x, np.ones_like(x)))
@@ -109,20 +115,17 @@ def _autocovariance(x: Floats) -> Floats:
     rows, columns = (scipy.fft.fftfreq(side, 1 / side) for side in shape)
     radius = np.rint(np.hypot(rows[:, None], columns)).astype(int)
     near = radius <= min(height, width) // 2
-    # Every offset counts alike, whatever the number of pixel pairs that it leaves.
+    # Every offset has the same weight, however many pairs of pixels it has.
     values = products[near] / np.rint(overlap[near])
     return np.asarray(np.bincount(radius[near], values) / np.bincount(radius[near]))
 
 
 def colour_distance(image: Pixels, style: Pixels) -> float:
-    """Sliced Wasserstein-1 distance between the colours of two images, in CIELAB units.
+    """Sliced Wasserstein-1 distance between the colours of two images of the same size.
 
-    The mean over 32 evenly spread directions of the distance between the sorted projections (Rabin
-    et al. 2011); where the colours lie is not looked at. If all colours move by a distance, it is
-    half of that.
-
-    Args:
-        image, style: of the same size.
+    It is the mean over 32 evenly spread directions of the distance between the sorted projections,
+    in CIELAB units (Rabin et al. 2011). Positions of the colours have no effect. If all colours
+    move by the same vector, the result is half of its length.
     """
     directions = _directions()
     ours, theirs = (
@@ -134,8 +137,8 @@ def colour_distance(image: Pixels, style: Pixels) -> float:
 def noise_level(pixels: Pixels) -> float:
     """Standard deviation of the pixel noise in L*: median(abs(d)) / 0.6745 (Donoho 1994).
 
-    d = (a - b - c + e) / 2 of each block ((a, b), (c, e)) of 2 x 2 pixels is the finest Haar
-    wavelet on the diagonal, which edges and slopes hardly touch.
+    For each block ((a, b), (c, e)) of 2 x 2 pixels, d = (a - b - c + e) / 2 is the coefficient of
+    the finest diagonal Haar wavelet, on which edges and gradients have little effect.
     """
     return float(np.sqrt(_noise_variance(_lab(_central(pixels))[..., 0])))
 
@@ -150,11 +153,11 @@ def _noise_variance(x: Floats) -> float:
 
 
 def artefact_mask(image: Pixels, style: Pixels) -> NDArray[np.bool_]:
-    """Where an image has spots of a colour that its style has nowhere; (H, W).
+    """Where a picture has spots of a colour that its style has nowhere: (H, W).
 
-    Noise is taken off with a 3 x 3 median. A pixel is foreign if its colour is farther than 15
-    CIELAB units from that of every pixel of the style. Foreign pixels that touch make an artefact,
-    where they cover squares of 3 x 3 or more: edges, where colours mix, are thinner.
+    A 3 x 3 median removes noise first. A pixel is foreign if its distance to the colour of every
+    pixel of the style is more than 15 CIELAB units. Foreign pixels are part of an artefact if they
+    cover a square of 3 x 3 pixels: edges, where colours mix, are thinner.
     """
     smooth = scipy.ndimage.median_filter(_lab(image), size=(3, 3, 1), mode="nearest")
     palette = np.unique(style.reshape(-1, 3), axis=0)
@@ -167,23 +170,18 @@ def artefact_mask(image: Pixels, style: Pixels) -> NDArray[np.bool_]:
 
 
 def psnr(image: Pixels | Floats, style: Pixels | Floats) -> float:
-    """Peak signal to noise ratio in dB; 100 for images that are the same."""
+    """Peak signal-to-noise ratio in dB: 10 log10(255^2 / MSE), or 100 for equal images."""
     error = np.mean(np.square(np.subtract(image, style, dtype=np.float64)))
     return float(10 * np.log10(255**2 / error)) if error > 0 else 100.0
 
 
 def pairs_averaged(pixels: Pixels) -> Floats:
-    """Each pixel pair (2j - 1, 2j) of a row replaced by its mean: (H, W // 2, 3).
+    """The mean of each pair of pixels (2j - 1, 2j) of a row: (H, W // 2, 3).
 
-    The linear-time MMD lets the two swap places, which their mean does not see.
+    The linear-time MMD does not change if the two swap places, and nor does their mean.
     """
     even = pixels.shape[1] // 2 * 2
     return np.asarray((pixels[:, 0:even:2].astype(float) + pixels[:, 1:even:2]) / 2)
-
-
-def first_below(trace: Sequence[Mapping[str, Any]], loss: float) -> Mapping[str, Any] | None:
-    """The first point of a record's trace with a lower exact loss; None if there is none."""
-    return next((point for point in trace if point["loss"] < loss), None)
 
 
 def _lab(pixels: NDArray[Any]) -> Floats:
@@ -196,19 +194,10 @@ def _central(pixels: Pixels) -> Pixels:
     return pixels[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
 
 
-def _columns(band: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
-    return np.array_split(band, GRID, axis=1)
-
-
 @functools.cache
 def _directions() -> Floats:
-    """Evenly spread over the half sphere, as columns: a Fibonacci lattice."""
+    """Unit vectors spread evenly over a half sphere by a Fibonacci lattice: (3, 32)."""
     k = np.arange(DIRECTIONS) + 0.5
     height, angle = k / DIRECTIONS, np.pi * (1 + np.sqrt(5)) * k
     radius = np.sqrt(1 - height**2)
     return np.stack((radius * np.cos(angle), radius * np.sin(angle), height))
-
-
-def _rounded(value: float) -> float:
-    """Six digits: what another machine's last bits do not change."""
-    return float(f"{value:.6g}")

@@ -1,8 +1,10 @@
-"""The record of a finished run: what was asked, what came out, what computed it, as typed values.
+"""The record of a finished run: what was asked for, what came out, and what computed it.
 
-A record is JSON: a file of its own beside the picture, or one line of a sweep's `runs.jsonl`
-(`styleinv.runs.store`). Fields that only some runs have are absent from the others.
+In a file, a record is JSON (see `styleinv.runs.store`). Fields that only some runs have are absent
+from the others; here they are `UNSET`.
 """
+
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -10,15 +12,18 @@ from msgspec import UNSET, UnsetType
 from styleinv.inversion import Task, json_sha256
 from styleinv.protocol import get_protocol
 
-Number = int | float
+# No integer is larger than a float can be.
+Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
+# A part of a file's name.
+Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*$")]
 
 
 class _Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Immutable; a record with other fields is refused."""
+    """Immutable. JSON with any other field is refused."""
 
 
 class WarmupStage(_Plain, frozen=True):
-    """A stage before the exact loss, see `styleinv.protocol.Warmup`."""
+    """A stage that precedes the exact loss, see `styleinv.protocol.Warmup`."""
 
     loss: str
     share: Number
@@ -26,7 +31,13 @@ class WarmupStage(_Plain, frozen=True):
 
 
 class Settings(_Plain, frozen=True):
-    """What a protocol meant for one cell, see `styleinv.protocol.Protocol.settings`."""
+    """A protocol's settings for one layer and loss, see `styleinv.protocol.Protocol.settings`.
+
+    Attributes:
+        budget: the largest number of iterations (Adam) or evaluations (L-BFGS).
+        theta: the run stops once the loss times `weight` is below it; None for no such rule.
+        seconds: limit of the wall time; None for no limit.
+    """
 
     name: str
     convention: str
@@ -36,10 +47,10 @@ class Settings(_Plain, frozen=True):
     theta: Number | None
     weight: Number
     seconds: Number | None
-    # L-BFGS alone:
+    # Only L-BFGS has these.
     memory: int | UnsetType = UNSET
     warmups: tuple[WarmupStage, ...] | UnsetType = UNSET
-    # Adam alone:
+    # Only Adam has these.
     extra_rounds: int | UnsetType = UNSET
     extra_iterations: int | UnsetType = UNSET
     extra_above: Number | UnsetType = UNSET
@@ -48,13 +59,19 @@ class Settings(_Plain, frozen=True):
 
 
 class Asked(_Plain, frozen=True):
-    """Everything that determines a result, see `styleinv.inversion.Task.asked`."""
+    """Everything that determines a result, see `styleinv.inversion.Task.asked`.
+
+    Attributes:
+        style_sha256: hash of the style image's float32 values.
+        height, width: size of the picture in pixels.
+        alpha: the kernel width of the MMD, where it is not the default.
+    """
 
     style_sha256: str
     height: int
     width: int
-    layer: str
-    loss: str
+    layer: Name
+    loss: Name
     encoder: str
     encoder_sha256: str
     device: str
@@ -70,7 +87,16 @@ class Asked(_Plain, frozen=True):
 
 
 class Result(_Plain, frozen=True):
-    """What came out; `pixels_sha256` is of the 8-bit picture."""
+    """What came out of a run.
+
+    Attributes:
+        loss: the exact loss of the picture, without the protocol's weight.
+        seconds: wall time.
+        stop_reason: see `styleinv.optim.Monitor`.
+        pixels_sha256: hash of the 8-bit picture.
+        not_finite: what was not a finite number first, where that ended the run.
+        negative_psi: the moments whose psi is an absolute value, see `styleinv.losses.MomentLoss`.
+    """
 
     loss: Number
     iterations: int
@@ -83,10 +109,12 @@ class Result(_Plain, frozen=True):
 
 
 class MadeWith(_Plain, frozen=True):
-    """What computed it.
+    """What computed a run.
 
-    `results` is the version that decides (`styleinv.inversion.RESULTS_VERSION`); the others inform.
-    `code` is the hash of the source files that releases before 0.2 noted.
+    Attributes:
+        results: version of the results, `styleinv.inversion.RESULTS_VERSION`. It alone decides
+            whether a kept run is still valid; the other fields are information.
+        code: hash of the source files, which only releases before 0.2 recorded.
     """
 
     results: int
@@ -95,13 +123,13 @@ class MadeWith(_Plain, frozen=True):
     python: str
     device: str
     processor: str
-    threads: int
+    threads: Annotated[int, msgspec.Meta(ge=1)]
     date: str
     code: str | UnsetType = UNSET
 
 
 class TracePoint(_Plain, frozen=True, array_like=True):
-    """The exact loss at one iterate, see `styleinv.optim.TracePoint`; in JSON an array."""
+    """The exact loss at one iterate, see `styleinv.optim.TracePoint`. In JSON it is an array."""
 
     iteration: int
     evaluations: int
@@ -111,9 +139,9 @@ class TracePoint(_Plain, frozen=True, array_like=True):
 
 
 class Measures(_Plain, frozen=True):
-    """What was measured of the picture, see `styleinv.runs.measures.measure`.
+    """Measures of the picture, see `styleinv.runs.measures.measure`.
 
-    `version` is that of the code that measured (`styleinv.runs.measures.VERSION`).
+    `version` is `styleinv.runs.measures.VERSION` as it was when the picture was measured.
     """
 
     version: int
@@ -126,14 +154,22 @@ class Measures(_Plain, frozen=True):
     psnr: Number
     psnr_of_pairs: Number
     ssim: Number
-    artefact_grid: tuple[Number, ...]
+    artefact_grid: Annotated[tuple[Number, ...], msgspec.Meta(min_length=64, max_length=64)]
 
 
 class Record(_Plain, frozen=True, omit_defaults=True):
-    """A finished run. `picture` is False where only the record is kept; `sha256` seals the rest."""
+    """A finished run.
+
+    Attributes:
+        address: `Asked.address` of what was asked for.
+        style: short name of the style image.
+        source: where the style image came from, see `styleinv.inversion.Task`.
+        picture: False if the record is kept without its picture.
+        sha256: the seal, a hash of all other fields.
+    """
 
     address: str
-    style: str
+    style: Name
     source: str
     asked: Asked
     result: Result
@@ -145,26 +181,30 @@ class Record(_Plain, frozen=True, omit_defaults=True):
 
     @property
     def theta(self) -> float | None:
-        """Theta on the scale of the trace, which holds the loss without the protocol's weight."""
+        """Theta divided by the protocol's weight, so that it compares with the trace's losses."""
         protocol = self.asked.protocol
         return None if protocol.theta is None else protocol.theta / protocol.weight
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the run is what was asked for: not stopped by a reader, nor by the clock."""
+        """Whether the run went to its own end: neither a reader nor the clock stopped it."""
         return self.result.stop_reason not in ("time", "stopped")
 
     @property
     def is_intact(self) -> bool:
-        """Whether the record is as it was written."""
+        """Whether nobody has altered the record since it was written."""
         return self.sha256 == seal(self) and self.address == self.asked.address
 
     @property
     def iterations_asked(self) -> int | None:
-        """The `iterations` that the run was asked for with; None for its protocol's own budget."""
+        """The argument `iterations` of the run; None if the protocol's own budget was used.
+
+        Raises:
+            InputError: there is no protocol of this name.
+        """
         given = self.asked.protocol
         own = get_protocol(given.name).settings(self.asked.loss, self.asked.layer)
-        # Asking for iterations also takes the protocol's limit of time and its extra rounds away.
+        # The argument also removes the protocol's limit of time and its extra rounds.
         untouched = given.seconds is not None or own["seconds"] is None
         rounds = own.get("extra_rounds", UNSET)
         same = given.budget == own["budget"] and given.extra_rounds == rounds
@@ -172,44 +212,44 @@ class Record(_Plain, frozen=True, omit_defaults=True):
 
 
 def asked_of(task: Task) -> Asked:
-    """What the record of a task's run says that it was asked for."""
+    """What determines the result of `task`, as its record will hold it."""
     return msgspec.convert(task.asked(), Asked)
 
 
 def seal(record: Record) -> str:
-    """SHA-256 of everything else in a record, in canonical JSON: what its `sha256` says."""
+    """SHA-256 of all fields of a record but `sha256`, in canonical JSON."""
     return json_sha256(msgspec.to_builtins(msgspec.structs.replace(record, sha256="")))
 
 
 def sealed(record: Record) -> Record:
-    """The record with its seal."""
+    """The record with its field `sha256` set to its seal."""
     return msgspec.structs.replace(record, sha256=seal(record))
 
 
 def file_name(record: Record) -> str:
-    """The name of a record's file; its picture's differs in the suffix."""
+    """The name of a record's file. The picture has the same name with the suffix .png."""
     return name_of(record.style, record.asked)
 
 
 def name_of(style: str, asked: Asked) -> str:
-    """A name that is readable in front, with the address's first digits behind."""
+    """The name of a run's record: readable, and unique through the start of its address."""
     cell = f"{asked.layer}-{asked.loss}-seed{asked.seed}"
-    # File systems allow 255 bytes; a character can take four of them.
+    # A file's name may have 255 bytes, and a character may take four of them.
     return f"{style[:40]}-{cell}-{asked.address[:8]}.json"
 
 
 def unit_of(protocol: Settings) -> str:
-    """What the budget in a protocol's settings counts."""
+    """What a protocol's budget counts: iterations or evaluations, in the singular."""
     return "iteration" if protocol.method == "adam" else "evaluation"
 
 
 def budget_of(protocol: Settings) -> str:
-    """The budget in a protocol's settings, with its unit."""
+    """A protocol's budget with its unit, such as "1,000 evaluations"."""
     return f"{protocol.budget:,} {unit_of(protocol)}{'s' * (protocol.budget != 1)}"
 
 
 def duration(seconds: float) -> str:
-    """Some seconds, in words that fit a table."""
+    """Seconds as a short text, such as "0.5 s", "2:05 min" or "1:30 h"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,12 +1,11 @@
-"""Runs kept in folders: a PNG and a record each, addressed by what was asked for.
+"""Runs kept in folders, each as a record and, where it is kept, a picture.
 
-A run that has just been made is a pair of files, `NAME.png` and `NAME.json`. `pack` gathers the
-records of a folder in one file, `runs.jsonl`, a line each (`pandas.read_json(..., lines=True)`
-reads it). Where runs are kept for their numbers only, there is no picture; the record says so, and
-has the hash of the picture's pixels all the same.
+A fresh run is two files, `NAME.png` and `NAME.json`. `pack` moves the records of a folder into one
+file, `runs.jsonl`, one line each, which `pandas.read_json(..., lines=True)` reads. A name ends in
+the first digits of the address, a hash of everything that determines the result: whoever asks for
+a run finds it by that.
 """
 
-import functools
 import hashlib
 import platform
 import warnings
@@ -15,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import torch
+from msgspec import UNSET
 from PIL import Image
 
 from styleinv import __version__
@@ -29,25 +28,35 @@ from styleinv.files import Write, remove_parts, write_atomically, write_together
 from styleinv.images import Pixels, to_uint8
 from styleinv.inversion import RESULTS_VERSION, Inversion, Task
 from styleinv.optim import Iterate
-from styleinv.runs import measures
 from styleinv.runs.locks import alone
-from styleinv.runs.record import Measures, Record, asked_of, file_name, name_of, sealed
+from styleinv.runs.measures import measure
+from styleinv.runs.record import (
+    MadeWith,
+    Record,
+    Result,
+    TracePoint,
+    asked_of,
+    file_name,
+    name_of,
+    sealed,
+)
 
-# The records of a folder, a line each.
+# The packed records of a folder.
 RECORDS = "runs.jsonl"
-# What a record's file is called: other files beside it are nobody's business here.
+# A pattern for the names of records and pictures, without suffix. Other files are ignored, among
+# them the ones beginning with a dot that macOS leaves beside every file on a foreign disk.
 NAMES = "[!.]*-seed*-" + 8 * "[0-9a-f]"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished inversion as figures see it.
+    """A finished run.
 
     Attributes:
-        record: what was asked, what came out, what computed it, its measures and the trace.
-        pixels: the picture, or None where only the record is kept.
-        path: where the run is kept: the record's file, or what it would be called if it were not
-            a line of `RECORDS`; the picture has the same name and another suffix.
+        record: what was asked for, what came out, what computed it, the trace and the measures.
+        pixels: the picture, (H, W, 3); None if only the record is kept.
+        path: the record's own file, or the one it would have if it were not packed. The picture
+            has the same path with the suffix .png. None if the run is not kept.
     """
 
     record: Record
@@ -72,68 +81,55 @@ class Run:
 
 
 def run_of(inversion: Inversion) -> Run:
-    """The record of an inversion, and its picture in 8 bits."""
+    """The run of an inversion: its record, with the measures, and its picture in 8 bits."""
     task, image = inversion.task, to_uint8(inversion.image)
-    fields = {
-        "address": task.address,
-        "style": task.style_name,
-        "source": task.source,
-        "asked": task.asked(),
-        "result": {
-            "loss": inversion.loss,
-            "iterations": inversion.iterations,
-            "evaluations": inversion.evaluations,
-            "seconds": round(inversion.seconds, 3),
-            "stop_reason": inversion.stop_reason,
-            "pixels_sha256": _pixels_sha256(image),
-            **_exceptions(inversion),
-        },
-        "made_with": {
-            "results": RESULTS_VERSION,
-            "styleinv": __version__,
-            "torch": str(torch.__version__),  # its own type of text cannot be written
-            "python": platform.python_version(),
-            "device": str(task.encoder.device),
-            "processor": f"{platform.system()} {platform.machine()}",
-            "threads": torch.get_num_threads(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        "trace": [
-            astuple(replace(point, seconds=round(point.seconds, 4))) for point in inversion.trace
-        ],
-        "measures": measured(image, to_uint8(task.style)),
-    }
-    return Run(sealed(msgspec.convert(fields, Record)), image)
+    result = Result(
+        loss=inversion.loss,
+        iterations=inversion.iterations,
+        evaluations=inversion.evaluations,
+        seconds=round(inversion.seconds, 3),
+        stop_reason=inversion.stop_reason,
+        pixels_sha256=_pixels_sha256(image),
+        not_finite=inversion.not_finite or UNSET,
+        negative_psi=inversion.negative_psi or UNSET,
+    )
+    made_with = MadeWith(
+        results=RESULTS_VERSION,
+        styleinv=__version__,
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+        device=str(task.encoder.device),
+        processor=f"{platform.system()} {platform.machine()}",
+        threads=torch.get_num_threads(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    points = (replace(point, seconds=round(point.seconds, 4)) for point in inversion.trace)
+    record = Record(
+        address=task.address,
+        style=task.style_name,
+        source=task.source,
+        asked=asked_of(task),
+        result=result,
+        made_with=made_with,
+        trace=tuple(TracePoint(*astuple(point)) for point in points),
+        measures=measure(image, to_uint8(task.style)),
+    )
+    return Run(sealed(record), image)
 
 
-def _exceptions(inversion: Inversion) -> dict[str, Any]:
-    """What has to be said of some runs only."""
-    found: dict[str, Any] = {}
-    if inversion.not_finite is not None:
-        found["not_finite"] = inversion.not_finite
-    if inversion.negative_psi:
-        found["negative_psi"] = inversion.negative_psi
-    return found
-
-
-def measured(image: Pixels, style: Pixels) -> dict[str, Any]:
-    """What a record says of its picture, measured against its style image."""
-    return {"version": measures.VERSION, **measures.measure(image, style)}
-
-
-def measured_anew(run: Run, style: Pixels) -> Run:
-    """The run with its picture measured by today's code."""
-    found = msgspec.convert(measured(run.image, style), Measures)
+def measured_again(run: Run, style: Pixels) -> Run:
+    """The run with its picture measured again."""
+    found = measure(run.image, style)
     return replace(run, record=sealed(msgspec.structs.replace(run.record, measures=found)))
 
 
 def without_picture(run: Run) -> Run:
-    """The run as it is kept where its numbers are all that is needed, with half of its trace."""
+    """The run without its picture and with about half of its trace, for runs kept as numbers."""
     first, *trace = run.record.trace
     kept = [first]
     for point in trace:
         last = kept[-1].iteration
-        # As `Monitor` has them, but twice as far apart.
+        # `Monitor` spaces the points of a trace in the same way, but half as far apart.
         if point is trace[-1] or point.iteration >= max(1.1 * last, last + 1):
             kept.append(point)
     shorter = msgspec.structs.replace(run.record, picture=False, trace=tuple(kept))
@@ -141,7 +137,7 @@ def without_picture(run: Run) -> Run:
 
 
 def save(run: Run, folder: str | Path) -> Path:
-    """Write picture and record into `folder`; returns the record's path, the picture's is `.png`.
+    """Write a run's record and picture into `folder`; returns the path of the record.
 
     Raises:
         InputError: they cannot be written; what was there before is unchanged.
@@ -152,11 +148,11 @@ def save(run: Run, folder: str | Path) -> Path:
 
 
 def _write(run: Run, path: Path) -> Path:
-    """The record comes last, so that a record always has its picture.
+    """Write the picture, then the record, so that a record always has its picture.
 
-    Where a run with another picture is replaced, a kill in the instant between the two leaves the
-    old record with the new picture: `read` finds that out, and `obtain` makes the run again, from
-    its checkpoint, which is still there.
+    If the process is killed between the two while it replaces another run, the old record is left
+    with the new picture. `read` detects that, and `obtain` continues from the run's checkpoint,
+    which is removed only later.
     """
     writes: dict[Path, Write] = {}
     if run.pixels is not None:
@@ -168,8 +164,17 @@ def _write(run: Run, path: Path) -> Path:
     return path
 
 
+def path_of(task: Task, folder: str | Path) -> Path:
+    """The path of the record of a task's run in `folder`, whether or not it is there."""
+    return Path(folder) / name_of(task.style_name, asked_of(task))
+
+
 def find(task: Task, folder: str | Path) -> Run | None:
-    """The kept run of a task, or None if there is none; a warning names one that was altered."""
+    """The kept run of a task; None if there is none that is valid.
+
+    A run is valid if its record and picture are unaltered, it was made by this version of the
+    results, and neither a reader nor the clock stopped it. If it was altered, a warning says so.
+    """
     path = path_of(task, folder)
     try:
         run = read(path)
@@ -183,11 +188,6 @@ def find(task: Task, folder: str | Path) -> Run | None:
     return run if is_current and is_same and run.record.is_repeatable else None
 
 
-def path_of(task: Task, folder: str | Path) -> Path:
-    """Where the record of a task is kept."""
-    return Path(folder) / name_of(task.style_name, asked_of(task))
-
-
 def obtain(
     task: Task,
     folder: str | Path,
@@ -199,25 +199,28 @@ def obtain(
     again: bool = False,
     unfinished: bool = False,
 ) -> tuple[Run, bool]:
-    """The run of a task: found in `folder`, or made and kept there; and whether it was found.
+    """Find the run of a task in `folder`, or make it and keep it there.
 
-    Whoever asks for the same run meanwhile waits, and takes it up. A run that was killed, or that
-    the callback stopped, goes on from its checkpoint, which is beside the record.
+    If another process is making the same run, this one waits for it and takes the result. A run
+    that was killed or stopped by the callback continues from its checkpoint beside the record.
 
     Args:
-        pictures: keep the picture, or only the record.
-        callback: sees every `Iterate`; returns True to stop the run.
-        stop: asked while waiting for another process; True ends that.
+        pictures: whether to keep the picture with the record.
+        callback: called with every `Iterate`; returns True to stop the run.
+        stop: called while this process waits for another; returns True to stop waiting.
         every: seconds between two checkpoints.
         again: make the run even if it is there.
-        unfinished: keep a run that was stopped, too, if no finished one is there.
+        unfinished: keep a stopped run as well, unless a finished one is there.
+
+    Returns:
+        the run, and whether it was found.
 
     Raises:
         InputError: `folder` cannot be written.
         filelock.Timeout: `stop` returned True.
     """
     path = path_of(task, folder)
-    # Where a lock is, somebody is at this run, or was killed and left something to tidy up.
+    # If there is a lock, another process is making this run, or was killed and left parts of it.
     if not again and not _lock(path).exists():
         found = find(task, folder)
         if found is not None:
@@ -240,116 +243,132 @@ def obtain(
 
 @contextmanager
 def _claimed(path: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """While active, no other process writes the run whose record is at `path`."""
+    """Keep other processes from writing the run whose record is at `path`."""
     with alone(_lock(path), f"another process is making {path.stem}: waiting for it", stop):
         remove_parts(*(path.with_suffix(suffix) for suffix in (".png", ".json", SUFFIX)))
         yield
 
 
 def _lock(path: Path) -> Path:
-    """The file that is locked by who writes the run whose record is at `path`."""
     return path.with_name(f".{path.stem}.lock")
 
 
 def read(path: Path) -> Run:
-    """The run whose record is at `path`, or a line of the folder's `RECORDS`.
+    """The run whose record is at `path` or packed beside it.
 
     Raises:
-        FileNotFoundError: it is in neither.
-        InputError: record or picture cannot be read, or is not what was written.
+        FileNotFoundError: there is no such record.
+        InputError: record or picture cannot be read or was altered.
     """
-    record = read_record(path)
+    place, content = _written(path)
+    record = decoded(place, content)
     try:
         pixels = _read_pixels(path.with_suffix(".png")) if record.picture else None
-    except Exception as error:  # a damaged picture can raise anything
-        raise InputError(f"picture of record {str(path)!r} cannot be read: {error}") from error
+    except Exception as error:  # Pillow can raise anything on a damaged picture
+        raise InputError(f"picture of record {place!r} cannot be read: {error}") from error
     same = pixels is None or record.result.pixels_sha256 == _pixels_sha256(pixels)
     if not (same and record.is_intact):
-        raise InputError(f"record {str(path)!r} and its picture are not as they were written")
+        raise InputError(f"record {place!r} and its picture are not as they were written")
     return Run(record, pixels, path)
 
 
 def read_record(path: Path) -> Record:
-    """The record at `path` alone, whether or not it is what was written.
-
-    Raises:
-        FileNotFoundError: there is none.
-        InputError: it cannot be read.
-    """
-    if path.is_file():
-        return _decoded(path, _read_bytes(path))
-    return read_packed(path.parent)[path]
-
-
-def read_records(folder: Path) -> dict[Path, Record]:
-    """Every `read_record` in `folder` and below, by its path, in the order of names."""
-    packed = [read_packed(file.parent) for file in folder.rglob(RECORDS)]
-    alone = {path: read_record(path) for path in folder.rglob(f"{NAMES}.json")}
-    found = {path: record for records in packed for path, record in records.items()} | alone
-    return dict(sorted(found.items()))
+    """The record at `path` or packed beside it, even if it was altered; errors as in `read`."""
+    return decoded(*_written(path))
 
 
 def read_folder(folder: Path) -> dict[Path, Run]:
-    """Every run kept in `folder` and below, by its record's path, in the order of names."""
+    """Every run in `folder` and below by its record's path, sorted; errors as in `read`."""
     return {path: read(path) for path in read_records(folder)}
 
 
-class _Packed(dict[Path, Record]):
-    def __missing__(self, path: Path) -> Record:
-        raise FileNotFoundError(path)
+def read_records(folder: Path) -> dict[Path, Record]:
+    """Every record in `folder` and below by its path, sorted; errors as in `read_record`."""
+    records: dict[Path, Record] = {}
+    for file in folder.rglob(RECORDS):
+        records |= _packed(file.parent)
+    # Last, because a file of its own counts in place of a packed record.
+    records |= {path: read_record(path) for path in folder.rglob(f"{NAMES}.json")}
+    return dict(sorted(records.items()))
 
 
-def read_packed(folder: Path) -> dict[Path, Record]:
-    """The records in the folder's `RECORDS`, by the paths of files that each would have alone."""
+def _written(path: Path) -> tuple[str, bytes]:
+    """The place of the record that belongs to `path`, in words, and its JSON."""
+    try:
+        return str(path), path.read_bytes()
+    except FileNotFoundError:
+        start = f'{{"address":"{path.stem[-8:]}'.encode()  # nothing else needs to be parsed
+        for place, line in reversed(packed_lines(path.parent)):
+            if line.startswith(start):
+                return place, line
+        raise
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+
+
+def _packed(folder: Path) -> dict[Path, Record]:
+    """The packed records of a folder itself, by the paths of the files they would have."""
+    records = [decoded(place, line) for place, line in packed_lines(folder)]
+    return {folder / file_name(record): record for record in records}
+
+
+def packed_lines(folder: Path) -> list[tuple[str, bytes]]:
+    """The lines of a folder's `runs.jsonl`, if it has one, each with its place in words.
+
+    If several lines are for the same run, the last one counts.
+    """
     file = folder / RECORDS
     try:
-        status = file.stat()
+        lines = file.read_bytes().splitlines()
     except FileNotFoundError:
-        return _Packed()
-    return _read_packed(file, status.st_mtime_ns, status.st_size)
+        return []
+    except OSError as error:
+        raise _unreadable(file, error.strerror) from error
+    return [(f"{file}, line {number}", line) for number, line in enumerate(lines, start=1)]
 
 
-@functools.lru_cache(maxsize=64)
-def _read_packed(file: Path, mtime: int, size: int) -> _Packed:
-    """A file's records as they are now; `mtime` and `size` tell one state from another."""
-    lines = _read_bytes(file).splitlines()
-    records = (_decoded(f"{file}, line {n}", line) for n, line in enumerate(lines, start=1))
-    return _Packed({file.with_name(file_name(record)): record for record in records})
+def decoded(place: object, content: bytes) -> Record:
+    """The record in JSON; `place` names it if it cannot be read.
+
+    Raises:
+        InputError: it is not JSON, or its fields are not those of `Record`.
+    """
+    try:
+        return msgspec.json.decode(content, type=Record)
+    except (ValueError, RecursionError) as error:  # the former is DecodeError, UnicodeDecodeError
+        raise _unreadable(place, error) from error
+
+
+def _unreadable(place: object, reason: object) -> InputError:
+    return InputError(f"record {str(place)!r} cannot be read: {reason}")
 
 
 def pack(folder: Path) -> None:
-    """Gather the records that have files of their own in the folder's `RECORDS`.
+    """Move the records of a folder that have files of their own into its `runs.jsonl`.
 
-    Killed halfway, it leaves some records in both; the file of its own counts, and the next call
-    removes it.
+    If the process is killed, some records are left in both places, and the next call finishes.
+
+    Raises:
+        InputError: a record cannot be read or written; then nothing is changed.
     """
-    single = {path: read_record(path) for path in folder.glob(f"{NAMES}.json")}
-    if not single:
-        return
-    records = dict(sorted({**read_packed(folder), **single}.items()))
-    lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records.values())
-    write_atomically(folder / RECORDS, lambda part: part.write_bytes(lines))
-    for path in single:
-        path.unlink()
+    lock = folder / f".{RECORDS}.lock"
+    with alone(lock, f"another process is packing {str(folder)!r}: waiting for it"):
+        remove_parts(folder / RECORDS)
+        files = {path: read_record(path) for path in folder.glob(f"{NAMES}.json")}
+        # A record under another run's name is left for `verify` to name.
+        single = {path: x for path, x in files.items() if path.name == file_name(x)}
+        if not single:
+            return
+        records = dict(sorted({**_packed(folder), **single}.items()))
+        lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records.values())
+        write_atomically(folder / RECORDS, lambda part: part.write_bytes(lines))
+        for path in single:
+            path.unlink()
 
 
 def style_file_name(source: str, size: int) -> str:
-    """The file name of a style image that is kept beside its runs."""
+    """The name of the file in which a style image is kept beside the reference runs."""
     return f"{source.replace(':', '-')}-{size}.png"
-
-
-def _decoded(place: object, content: bytes) -> Record:
-    try:
-        return msgspec.json.decode(content, type=Record)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"record {str(place)!r} cannot be read: {error}") from error
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"record {str(path)!r} cannot be read: {error.strerror}") from error
 
 
 def _read_pixels(path: Path) -> Pixels:

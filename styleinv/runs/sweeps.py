@@ -1,11 +1,11 @@
-"""Many inversions, in one process or on a cluster; finished ones are kept and taken up again."""
+"""Many inversions, made here or on a cluster. Finished runs are kept and not made again."""
 
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol as Interface
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
@@ -19,36 +19,30 @@ from styleinv.runs import store
 from styleinv.runs.record import duration
 from styleinv.runs.store import Run
 
+if TYPE_CHECKING:  # Dask is an extra
+    from styleinv.runs.cluster import DaskCluster
+
+# A run of a sweep by (style as given, layer, loss).
 Key = tuple[str, str, str]
-MOST_THREADS = 1024
-# The number of a task, its run, and whether that was found.
+# The number of a task, its run, and whether the run was found rather than made.
 Made = tuple[int, Run, bool]
-
-
-class Cluster(Interface):
-    """What makes runs elsewhere: `styleinv.cluster.DaskCluster`."""
-
-    def runs(
-        self, tasks: Sequence[Task], folder: Path, pictures: bool, execution: "Execution"
-    ) -> Generator[Made, None, None]:
-        """Make the runs in any order, and keep them in `folder`, until `execution.stop`."""
-        ...
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How runs are carried out, which changes nothing about them.
+    """How runs are carried out. It does not change their results.
 
     Attributes:
-        stop: asked at every iteration; True ends the sweep. The run at work has a checkpoint then,
-            if its protocol has any.
+        stop: called at every iteration; returns True to stop the sweep. The current run then has a
+            checkpoint, unless its protocol has none.
         checkpoint_every: seconds between two checkpoints of a run.
-        cluster: where runs are made; None for this process.
+        cluster: where to make the runs; None for this process.
     """
 
     stop: Callable[[], bool] = lambda: False
     checkpoint_every: float = DEFAULT_SECONDS
-    cluster: Cluster | None = None
+    cluster: "DaskCluster | None" = None
 
     def __post_init__(self) -> None:
         checked_seconds("checkpoint_every", self.checkpoint_every)
@@ -73,19 +67,24 @@ def sweep(
     report: Callable[[str], object] = lambda line: None,
     execution: Execution = HERE,
 ) -> dict[Key, Run]:
-    """Invert every style through every loss at every layer; the other arguments as in `invert`.
+    """Invert every style through every loss at every layer.
 
-    All arguments are checked before the first inversion starts. Runs land, one by one, in
-    `folder`; what is there already is not computed again, whatever code made it (see `own_runs`).
+    All arguments are checked before the first inversion starts. Each run is written to `folder` as
+    soon as it is finished, and runs that are there already are not made again.
 
     Args:
-        folder: where records and images are kept.
-        pictures: keep them, or only the records.
+        folder: where records and pictures are kept, see `own_runs`.
+        pictures: whether to keep the pictures with the records.
         report: called with one line of text per finished run.
         execution: how and where the runs are made.
 
+    The other arguments are those of `styleinv.invert`.
+
     Returns:
-        the runs by (style as given, layer, loss); fewer of them if `execution` was stopped.
+        the runs by (style as given, layer, loss); only the finished ones if `execution` stopped.
+
+    Raises:
+        InputError: an argument is not allowed; the message names it and says what is.
     """
     tasks = plan_sweep(
         styles,
@@ -113,7 +112,11 @@ def plan_sweep(
     size: int | None = None,
     iterations: int | None = None,
 ) -> list[Task]:
-    """The tasks of a sweep, checked: by seed, style, layer and loss, in this order."""
+    """The checked tasks of a sweep, ordered by seed, style, layer and loss.
+
+    Raises:
+        InputError: an argument is not allowed; the message names it and says what is.
+    """
     for name, values in (("styles", styles), ("layers", layers), ("losses", losses)):
         if not values:
             raise InputError(f"{name} is empty, but must name at least one")
@@ -121,21 +124,14 @@ def plan_sweep(
         one_of("layers", layer, LAYERS)
     for loss in losses:
         one_of("losses", loss, tuple(LOSSES))
-    first = [
-        plan(
-            style,
-            encoder=encoder,
-            protocol=protocol,
-            seed=seeds[0],
-            size=size,
-            iterations=iterations,
-        )
+    planned = [
+        plan(style, encoder=encoder, protocol=protocol, size=size, iterations=iterations)
         for style in styles
     ]
     return [
         replace(task, seed=task.seed if seed is None else seed, layer=layer, loss=loss)
         for seed in seeds
-        for task in first
+        for task in planned
         for layer in layers
         for loss in losses
     ]
@@ -149,22 +145,23 @@ def make_runs(
     report: Callable[[str], object] = lambda line: None,
     execution: Execution = HERE,
 ) -> dict[int, Run]:
-    """The runs of `tasks`, found in `folder` or made and kept there, by the task's number.
+    """The runs of `tasks` by the task's number, found in `folder` or made and kept there.
 
-    Fewer than there are tasks if `execution` was stopped; the rest is left for another time.
+    If `execution` stopped, only the runs that were finished. Arguments as in `sweep`.
     """
-    elsewhere = execution.cluster
-    made = (
-        _one_by_one(tasks, Path(folder), pictures, execution)
-        if elsewhere is None
-        else elsewhere.runs(tasks, Path(folder), pictures, execution)
-    )
+    make = _in_this_process if execution.cluster is None else execution.cluster.runs
     runs: dict[int, Run] = {}
-    progress = _Progress(len(tasks))
-    with closing(made):  # at once, whatever is raised here: there may be workers to stop
+    started, computed = time.monotonic(), 0
+    # Whatever is raised here, closing stops the workers at once.
+    with closing(make(tasks, Path(folder), pictures, execution)) as made:
         for number, run, found in made:
             runs[number] = run
-            report(progress.line(run, found))
+            computed += not found
+            left = len(tasks) - len(runs)
+            # The time so far, over all workers, predicts the rest.
+            seconds = (time.monotonic() - started) / max(computed, 1) * left
+            rest = f"; about {duration(seconds)} left" if left and not found else ""
+            report(f"[{len(runs)}/{len(tasks)}] {_summary(run, found)}{rest}")
     return runs
 
 
@@ -173,11 +170,11 @@ def own_runs(folder: str | Path) -> Path:
     return Path(folder) / f"results-{RESULTS_VERSION}"
 
 
-def _one_by_one(
+def _in_this_process(
     tasks: Sequence[Task], folder: Path, pictures: bool, execution: Execution
 ) -> Generator[Made, None, None]:
     for task in tasks:
-        if not store.path_of(task, folder).exists():
+        if store.find(task, folder) is None:
             task.check_memory()
     for number, task in enumerate(tasks):
         if execution.stop():
@@ -191,34 +188,19 @@ def _one_by_one(
                 stop=execution.stop,
                 every=execution.checkpoint_every,
             )
-        except Timeout:  # told to stop while another process was making this run
+        except Timeout:  # `stop` returned True while another process was making this run
             return
         if run.was_stopped:
             return
         yield number, run, found
 
 
-class _Progress:
-    """Counts runs, and tells how long the rest will take."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.computed = total, 0, 0
-        self.started = time.monotonic()
-
-    def line(self, run: Run, found: bool) -> str:
-        self.done += 1
-        asked, result = run.record.asked, run.record.result
-        label = f"[{self.done}/{self.total}] {run.record.style} {asked.layer} {asked.loss}"
-        if found:
-            return f"{label}: kept from an earlier run"
-        self.computed += 1
-        return (
-            f"{label}: loss {result.loss:.2g} after {result.evaluations} evaluations, "
-            f"{result.seconds:.1f} s, {result.stop_reason}{self._left()}"
-        )
-
-    def _left(self) -> str:
-        """An estimate from the runs so far, over all workers, where some are left."""
-        left = self.total - self.done
-        seconds = (time.monotonic() - self.started) / self.computed * left
-        return f"; about {duration(seconds)} left" if left else ""
+def _summary(run: Run, found: bool) -> str:
+    record, result = run.record, run.record.result
+    cell = f"{record.style} {record.asked.layer} {record.asked.loss}"
+    if found:
+        return f"{cell}: kept from an earlier run"
+    return (
+        f"{cell}: loss {result.loss:.2g} after {result.evaluations} evaluations, "
+        f"{result.seconds:.1f} s, {result.stop_reason}"
+    )

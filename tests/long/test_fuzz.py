@@ -23,7 +23,7 @@ from styleinv_book.build import _match_parameters, read_parameters
 
 from styleinv import InputError, cli, load_style
 from styleinv.runs import store
-from styleinv.runs.reference import read_manifest
+from styleinv.runs.reference import read_reference
 from tests.conftest import ROOT
 
 CASES = {
@@ -33,7 +33,7 @@ CASES = {
     "changed records": 2000,
     "pictures of records": 2000,
     "parameters": 2500,
-    "manifests": 1000,
+    "reference files": 1000,
     "arguments": 2500,
 }
 
@@ -288,18 +288,18 @@ def test_parameters(file: Path, assignments: list[str], content: bytes | None) -
 
 
 SWEEP = {"styles": ["bundled:dots"], "losses": ["gram"], "seeds": [0, 1], "pictures": False}
-MANIFEST = {"encoder_sha256": 8 * "ab", "sweeps": {"few": SWEEP}}
+REFERENCE = {"encoder_sha256": 8 * "ab", "sweeps": {"few": SWEEP}}
 
 
-@cases("manifests")
+@cases("reference files")
 @given(
-    content=damaged([yaml.safe_dump(MANIFEST).encode()])
-    | JSON.map(lambda value: json.dumps({**MANIFEST, "sweeps": value}).encode())
-    | JSON.map(lambda value: json.dumps({**MANIFEST, "sweeps": {"few": value}}).encode())
+    content=damaged([yaml.safe_dump(REFERENCE).encode()])
+    | JSON.map(lambda value: json.dumps({**REFERENCE, "sweeps": value}).encode())
+    | JSON.map(lambda value: json.dumps({**REFERENCE, "sweeps": {"few": value}}).encode())
 )
-def test_manifests(file: Path, content: bytes) -> None:
+def test_reference_files(file: Path, content: bytes) -> None:
     file.write_bytes(content)
-    read_or_refuse(read_manifest, file)
+    read_or_refuse(read_reference, file)
 
 
 PROGRAM = typer.main.get_command(cli.app)
