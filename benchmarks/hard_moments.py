@@ -3,7 +3,7 @@
 `python benchmarks/hard_moments.py ENCODER RUNS`: the reference runs' weights, and a folder for
 the runs with pictures. The features are those of the images before they are rounded to 8 bits.
 About an hour on one core; finished runs are not made again. What is found lands in
-hard_moments.json beside this file, by the runs' addresses.
+results/hard_moments.json, by the runs' addresses.
 """
 
 import json
@@ -13,24 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from styleinv_book.ablation import ABLATION
 from torch import Tensor
 
 import styleinv
-from styleinv import fingerprint
 from styleinv.encoder import load_encoder
 from styleinv.files import write_text
-from styleinv.inversion import Task, noise_image, plan
+from styleinv.inversion import RESULTS_VERSION, Task, noise_image, plan
 from styleinv.losses import MomentLoss, moments
+from styleinv.protocol import PROTOCOLS
 from styleinv.runs import store
 from styleinv.runs.reference import REFERENCE, read_reference
 
-RESULTS = Path(__file__).parent
+RESULTS = Path(__file__).parents[1] / "results"
 RECORD = RESULTS / "hard_moments.json"
 N_MOMENTS = 4
 
 
 def look(task: Task, image: Tensor) -> dict[str, Any]:
-    """Dead feature maps, and which one the exact loss of an image (3, H, W) is made of.
+    """Count the dead feature maps of an image (3, H, W); name the one with most of its loss.
 
     A feature map is dead if the style activates it and the image does so nowhere.
     """
@@ -67,7 +68,7 @@ def look(task: Task, image: Tensor) -> dict[str, Any]:
 
 
 def main(encoder_file: str, runs: Path) -> None:
-    """Make what is missing of the runs, and the record."""
+    """Make the runs that are missing, and the record."""
     reference = read_reference(RESULTS / REFERENCE)
     encoder = load_encoder(encoder_file)
     if encoder.sha256 != reference.encoder_sha256:
@@ -81,6 +82,7 @@ def main(encoder_file: str, runs: Path) -> None:
         for style in entry.styles
         for layer in entry.layers
     ]
+    protocols = PROTOCOLS | ABLATION
     # Seed by seed, so that strategies can be compared as soon as one seed is done.
     for seed, name, entry, style, layer in sorted(cells, key=lambda cell: cell[0]):
         task = plan(
@@ -88,7 +90,7 @@ def main(encoder_file: str, runs: Path) -> None:
             layer=layer,
             loss=entry.losses[0],
             encoder=encoder,
-            protocol=entry.protocol,
+            protocol=protocols[entry.protocol],
             seed=seed,
             size=entry.size,
             iterations=entry.iterations[0],
@@ -107,7 +109,7 @@ def main(encoder_file: str, runs: Path) -> None:
         )
         record = {
             "styleinv": styleinv.__version__,
-            "code": fingerprint.code_sha256()[:12],
+            "results": RESULTS_VERSION,
             "torch": torch.__version__,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "encoder": encoder.name,

@@ -1,12 +1,12 @@
 """Invert a style image: change noise until its statistic at one layer matches the style's."""
 
-import functools
 import hashlib
 import json
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,10 @@ from styleinv.checkpoint import DEFAULT_SECONDS, Checkpoint
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.images import MIN_SIZE, Fit, load_style, public_name, short_name
-from styleinv.losses import (
-    ALPHA,
-    LOSSES,
-    MOMENT_NAMES,
-    REDRAWN,
-    WARMUPS,
-    WITH_ALPHA,
-    PreActivationLoss,
-    StyleLoss,
-    make_loss,
-)
+from styleinv.losses import ALPHA, LOSSES, MOMENT_NAMES, REDRAWN, WITH_ALPHA, StyleLoss, make_loss
 from styleinv.memory import check_memory, freed_memory_kept, needed_memory
-from styleinv.optim import Iterate, Minimum, Monitor, Objective, Stage, minimise
-from styleinv.protocol import Protocol, get_protocol
+from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
+from styleinv.protocol import Protocol, Warmup, get_protocol
 from styleinv.styles import LARGEST_SEED
 
 DEFAULT_SIZE = 256
@@ -99,7 +89,7 @@ class Task:
             "protocol": self.protocol.settings(self.loss, self.layer),
         }
 
-    @functools.cached_property
+    @cached_property
     def _style_sha256(self) -> str:  # a run asks for it several times
         return pixels_sha256(self.style)
 
@@ -110,7 +100,7 @@ class Task:
 
     def checkpoint(self, path: Path, every: float = DEFAULT_SECONDS) -> Checkpoint:
         """The file from which `run` goes on, and in which it notes every so many seconds."""
-        return Checkpoint(path, self.address, str(RESULTS_VERSION), every)
+        return Checkpoint(path, self.address, RESULTS_VERSION, every)
 
     def check_memory(self) -> str:
         """What the run needs, in words; what will not fit is refused, if the CPU is to compute it.
@@ -145,17 +135,19 @@ class Task:
                 cannot be written.
         """
         self.check_memory()
-        encoder, protocol = self.encoder, self.protocol
-        target = self.style.to(encoder.device, encoder.dtype)[None]
+        protocol = self.protocol
+        target = self.style.to(self.encoder.device, self.encoder.dtype)[None]
         budget = protocol.budget(self.loss, self.layer)
         theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
         with freed_memory_kept():
             with torch.no_grad():
-                features = encoder(target, self.layer)
+                features = self.encoder(target, self.layer)
                 exact = make_loss(self.loss, features, protocol.convention, self.alpha)
+                warmups = protocol.warmups_of(self.loss, self.layer)
+                stages = [self._warm_up(warmup, target, exact, budget) for warmup in warmups]
             self._warn_of_negative_psi(exact.negative_orders)
             minimum = minimise(
-                self._stages(target, features, exact, budget),
+                [*stages, self._last_stage(exact)],
                 noise_image(target, protocol, self.seed),
                 protocol,
                 budget,
@@ -173,56 +165,38 @@ class Task:
                 stacklevel=3,
             )
 
-    def _stages(
-        self, target: Tensor, features: Tensor, exact: StyleLoss, budget: int
-    ) -> list[Stage]:
-        """The protocol's stages before the exact loss, then the exact loss."""
-        explain = self._explanation(exact)
-        stages = []
-        with torch.no_grad():
-            for warmup in self.protocol.warmups_of(self.loss, self.layer):
-                make = WARMUPS[warmup.loss]
-                given = features
-                if make is PreActivationLoss:
-                    given = self.encoder.pre_activations(target, self.layer)
-                surrogate = make(given, self.protocol.convention)
-                share = max(1, round(warmup.share * budget))
-                objective = self._objective(surrogate, exact)
-                stages.append(Stage(warmup.loss, objective, share, warmup.enough, explain=explain))
-        last = self._objective(exact, exact)
-        return [*stages, Stage(self.loss, last, generators=exact.generators, explain=explain)]
+    def _warm_up(self, warmup: Warmup, target: Tensor, exact: StyleLoss, budget: int) -> Stage:
+        """A stage that descends another loss; both come from one pass through the encoder."""
+        encode = self.encoder.pre_activations if warmup.before_relu else self.encoder
+        descended = warmup.make(encode(target, self.layer), convention=self.protocol.convention)
 
-    def _explanation(self, exact: StyleLoss) -> Callable[[Tensor], str]:
-        """Names what is not a finite number first on the way from an image to its loss."""
-
-        def explain(image: Tensor) -> str:
-            if not image.isfinite().all():
-                return "the gradient of the iteration before"
+        def objective(image: Tensor) -> tuple[Tensor, Tensor]:
+            features = encode(image, self.layer)
+            loss = descended(features)
             with torch.no_grad():
-                features = self.encoder(image, self.layer)
-                if not features.isfinite().all():
-                    return f"what {self.layer} returns"
-                found = exact.statistics(features)
-            return next((name for name, x in found.items() if not x.isfinite().all()), "the loss")
+                return loss, exact(features.relu() if warmup.before_relu else features)
 
-        return explain
+        share = max(1, round(warmup.share * budget))
+        explain = partial(self._explain, exact)
+        return Stage(warmup.name, objective, share, warmup.enough, explain=explain)
 
-    def _objective(self, descended: StyleLoss, exact: StyleLoss) -> Objective:
-        """The image's loss to descend and its exact loss, from one pass through the encoder."""
+    def _last_stage(self, exact: StyleLoss) -> Stage:
+        def objective(image: Tensor) -> tuple[Tensor, Tensor]:
+            loss = exact(self.encoder(image, self.layer))
+            return loss, loss
 
-        def objective(noise: Tensor) -> tuple[Tensor, Tensor]:
-            if isinstance(descended, PreActivationLoss):
-                pre_activations = self.encoder.pre_activations(noise, self.layer)
-                features, loss = pre_activations.detach().relu(), descended(pre_activations)
-            else:
-                features = self.encoder(noise, self.layer)
-                loss = descended(features)
-            if descended is exact:
-                return loss, loss
-            with torch.no_grad():
-                return loss, exact(features)
+        explain = partial(self._explain, exact)
+        return Stage(self.loss, objective, generators=exact.generators, explain=explain)
 
-        return objective
+    @torch.no_grad()
+    def _explain(self, exact: StyleLoss, image: Tensor) -> str:
+        """What is not a finite number first on the way from an image to its loss."""
+        if not image.isfinite().all():
+            return "the gradient of the iteration before"
+        features = self.encoder(image, self.layer)
+        values = {f"what {self.layer} returns": features, **exact.parts(features)}
+        broken = (name for name, value in values.items() if not value.isfinite().all())
+        return next(broken, "the loss")
 
 
 @dataclass(frozen=True)
@@ -262,7 +236,7 @@ def invert(
         loss: ``gram``, ``moment-1`` to ``moment-4``, ``mmd``, ``mmd-random`` (Adam only), or one of
             `styleinv.losses.BEYOND`.
         encoder: a source of `load_encoder`, or an encoder already loaded (on its own device).
-        protocol: a name of `styleinv.protocol.PROTOCOLS` or `ABLATION`, or a `Protocol`.
+        protocol: a name of `styleinv.protocol.PROTOCOLS`, or a `Protocol`.
         seed: seed of the noise image, 0 or greater; by default the protocol's own.
         size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
         fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.
@@ -330,7 +304,7 @@ def plan(
         chosen = chosen.limited_to_seconds(seconds)
     seed = whole_number("seed", chosen.default_seed if seed is None else seed, 0, LARGEST_SEED)
     if isinstance(style, Tensor):
-        image, source = _checked_tensor(style, size), "tensor"
+        image, source = _check_tensor(style, size), "tensor"
     else:
         image = load_style(style, DEFAULT_SIZE if size is None else size, fit)
         source = public_name(style)
@@ -352,18 +326,13 @@ def pixels_sha256(image: Tensor) -> str:
 def noise_image(like: Tensor, protocol: Protocol, seed: int) -> Tensor:
     """The start of an inversion: seeded noise of the shape, device and dtype of `like`.
 
-    Drawn on the CPU in float32, so that a seed means the same picture on every device. Where the
-    protocol shuffles, it is the pixels of `like` in another order.
+    Drawn on the CPU in float32, so that a seed means the same picture on every device.
     """
     generator = torch.Generator().manual_seed(seed)
-    if protocol.noise == "shuffled":
-        order = torch.randperm(like[0, 0].numel(), generator=generator).to(like.device)
-        return like.flatten(2)[:, :, order].view_as(like)
-    draw = torch.rand if protocol.noise == "uniform" else torch.randn
-    return draw(like.shape, generator=generator).to(like)
+    return protocol.draw_noise(like, generator).to(like)
 
 
-def _checked_tensor(style: Tensor, size: int | None) -> Tensor:
+def _check_tensor(style: Tensor, size: int | None) -> Tensor:
     if style.ndim != 3 or style.shape[0] != 3 or min(style.shape[1:]) < MIN_SIZE:
         raise InputError(
             f"style is a tensor of shape {tuple(style.shape)}, but must be (3, H, W) with H and W "

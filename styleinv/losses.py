@@ -1,10 +1,13 @@
 """The chapter's style losses: Gram matrix, N moments, MMD (section 1.2, equations 1.1 to 1.6),
 and four statistics that came after it (`BEYOND`).
 
-Each loss is a module that reduces the style's feature maps to its statistic once and, called with
-the feature maps of the noise image, returns a scalar that is differentiable in them. Feature maps
-are (1, C, h, w); style and noise must agree in C, and for MMD in h and w as well. Any floating
-dtype. Two conventions:
+The formulas stand first, as plain functions to read beside the equations. The losses follow: each
+is a module that reduces the style's feature maps to its statistic once and, called with the feature
+maps of the noise image, returns a scalar that is differentiable in them. They compute the formulas
+by `styleinv.fused`, which is faster; the tests hold the two equal in value and gradient.
+
+Feature maps are (1, C, h, w); style and noise must agree in C, and for MMD in h and w as well. Any
+floating dtype. Two conventions:
 
 * ``chapter``: as the equations are printed;
 * ``released``: as the author's published code has them (github.com/jzenn/StyleVisualizations).
@@ -13,14 +16,13 @@ dtype. Two conventions:
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_weight
 
+from styleinv import fused
 from styleinv.errors import InputError, one_of
 
 CONVENTIONS = ("chapter", "released")
@@ -38,12 +40,71 @@ MOMENT_NAMES = ("the mean", "the standard deviation", "the skewness", "the kurto
 VARIANCE_FLOOR = 1e-5
 
 
+def gram_matrix(features: Tensor) -> Tensor:
+    """Equation 1.1 per position: G_ij / (h w) = <F_i, F_j> / (h w), (1, C, h, w) -> (C, C).
+
+    Dividing by the number of positions first leaves equation 1.2's value unchanged when style
+    and noise have the same size, and makes it meaningful when they do not.
+    """
+    maps = features[0].flatten(1)
+    return maps @ maps.T / maps.shape[1]
+
+
+def central_moments(features: Tensor, n_moments: int) -> Tensor:
+    """Mean m_1 and central moments m_k = mean((F - m_1)^k), k = 2..N: (1, C, h, w) -> (N, C)."""
+    maps = features[0].flatten(1)
+    mean = maps.mean(dim=1)
+    centred = maps - mean[:, None]
+    return torch.stack([mean, *(centred.pow(k).mean(dim=1) for k in range(2, n_moments + 1))])
+
+
+def moments(features: Tensor, n_moments: int) -> Tensor:
+    """The first N moments of each feature map: (1, C, h, w) -> (N, C).
+
+    M_1 is the mean, M_2 = sqrt(unbiased variance + 1e-5), and for i >= 3 the standardised moment
+    mean(((F - M_1) / M_2)^i): skewness, kurtosis. The chapter refers to a missing section for M_i;
+    this is the released code's definition.
+    """
+    return standardise(central_moments(features, n_moments), features[0, 0].numel())
+
+
+def standardise(central: Tensor, n_positions: int) -> Tensor:
+    """The `moments` M_1 to M_N from the `central_moments` m_1 to m_N, both (N, C).
+
+    M_2 = sqrt(m_2 n / (n - 1) + 1e-5) for n positions, and M_i = m_i / M_2^i for i >= 3.
+    """
+    if n_positions < 2:
+        raise InputError("features must have at least 2 positions for a variance")
+    if len(central) == 1:
+        return central
+    variance = central[1] * (n_positions / (n_positions - 1)) + VARIANCE_FLOOR
+    higher = [central[i - 1] / variance ** (i / 2) for i in range(3, len(central) + 1)]
+    return torch.stack([central[0], variance.sqrt(), *higher])
+
+
+def sum_of_h(style: Tensor, noise: Tensor, alpha: float) -> Tensor:
+    """Equation 1.6: the sum of h((x, y), (x', y')) over channels and pairs of positions.
+
+    h((x, y), (x', y')) = k(x, x') + k(y, y') - k(x, y') - k(x', y), k(a, b) = exp(-alpha (a-b)^2).
+
+    Args:
+        style, noise: (n, C), a row per position and an even number of rows; x and x' are the
+            style's rows 2j-1 and 2j, y and y' the noise's.
+    """
+
+    def k(a: Tensor, b: Tensor) -> Tensor:
+        return torch.exp(-alpha * (a - b) ** 2)
+
+    (x, x2), (y, y2) = ((rows[0::2], rows[1::2]) for rows in (style, noise))
+    return (k(x, x2) + k(y, y2) - k(x, y2) - k(x2, y)).sum()
+
+
 class StyleLoss(nn.Module):
     """A statistic of the style's feature maps and the distance of the noise's from it.
 
     Attributes:
-        generators: those that it draws from at every call.
-        negative_orders: see `MomentLoss`; empty for the others.
+        generators: the random generators that every call draws from.
+        negative_orders: see `MomentLoss`; empty for the other losses.
     """
 
     generators: tuple[torch.Generator, ...] = ()
@@ -52,24 +113,24 @@ class StyleLoss(nn.Module):
     def __init__(self, style_features: Tensor, convention: Convention) -> None:
         super().__init__()
         self.convention = one_of("convention", convention, CONVENTIONS)
-        self.channels = checked_features(style_features).shape[1]
+        self.channels = check_features(style_features).shape[1]
 
-    def checked(self, noise_features: Tensor) -> Tensor:
-        """The noise's features, checked against the style's channels."""
-        channels = checked_features(noise_features).shape[1]
+    def check(self, noise_features: Tensor) -> Tensor:
+        """Return the noise's features if they have the style's channels."""
+        channels = check_features(noise_features).shape[1]
         if channels != self.channels:
             raise InputError(
                 f"noise_features has {channels} channels, but must have the style's {self.channels}"
             )
         return noise_features
 
-    def statistics(self, noise_features: Tensor) -> dict[str, Tensor]:
-        """What the loss is made of, by name: to say what was not finite first."""
-        return {"the loss": self(noise_features)}
+    def parts(self, noise_features: Tensor) -> dict[str, Tensor]:
+        """What the loss is computed from, by name and in order, to name what is not finite."""
+        return {}
 
 
-def checked_features(features: Tensor) -> Tensor:
-    """The features themselves, if they are floating point of shape (1, C, h, w)."""
+def check_features(features: Tensor) -> Tensor:
+    """Return `features` if they are floating point of shape (1, C, h, w)."""
     if features.ndim != 4 or features.shape[0] != 1 or not features.is_floating_point():
         raise InputError(
             f"features must be floating point of shape (1, C, h, w), but are {features.dtype} "
@@ -78,63 +139,14 @@ def checked_features(features: Tensor) -> Tensor:
     return features
 
 
-def same_positions(values: Tensor, target: Tensor, dim: int) -> Tensor:
-    """The noise's values, if they have as many positions (along `dim`) as the style's."""
+def check_positions(values: Tensor, target: Tensor, dim: int) -> Tensor:
+    """Return the noise's values if they have as many positions (along `dim`) as the style's."""
     if values.shape[dim] != target.shape[dim]:
         raise InputError(
             f"noise_features has {values.shape[dim]} positions, but this loss needs the style's "
             f"{target.shape[dim]}"
         )
     return values
-
-
-def positions(features: Tensor) -> Tensor:
-    """(1, C, h, w) -> (h w, C), a view: one row per position, one column per feature map F_i."""
-    return features.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def gram_matrix(features: Tensor) -> Tensor:
-    """Equation 1.1 per position: G_ij / (h w) = <F_i, F_j> / (h w), (1, C, h, w) -> (C, C).
-
-    Dividing by the number of positions first leaves equation 1.2's value unchanged when style
-    and noise have the same size, and makes it meaningful when they do not.
-    """
-    gram: Tensor = _GramMatrix.apply(features)
-    return gram / features[0, 0].numel()
-
-
-class _GramMatrix(torch.autograd.Function):
-    """F^T F for features as `positions`, with the gradient F (D + D^T) in a single product.
-
-    On a CPU in float32 both products are 1x1 convolutions, which oneDNN computes two to three
-    times as fast as the BLAS multiplies matrices of this shape.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
-        ctx.save_for_backward(features)
-        if _has_fast_convolution(features):
-            channels = features.shape[1]
-            shape = (channels, channels, 1, 1)
-            gram: Tensor = conv2d_weight(features, shape, features)
-            return gram[:, :, 0, 0]
-        rows = positions(features)
-        return rows.T @ rows
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (features,) = ctx.saved_tensors
-        symmetric = grad + grad.T
-        if _has_fast_convolution(features):
-            return F.conv2d(features, symmetric[:, :, None, None])
-        rows = positions(features) @ symmetric
-        batch, channels, height, width = features.shape
-        return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _has_fast_convolution(features: Tensor) -> bool:
-    return features.device.type == "cpu" and features.dtype == torch.float32
 
 
 class GramLoss(StyleLoss):
@@ -150,76 +162,15 @@ class GramLoss(StyleLoss):
 
     def __init__(self, style_features: Tensor, convention: Convention = "chapter") -> None:
         super().__init__(style_features, convention)
-        self.register_buffer("gram", gram_matrix(style_features).detach())
+        self.register_buffer("gram", fused.gram_matrix(style_features).detach())
         self.scale = self.channels ** (-2 if convention == "chapter" else -4)
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        gram = gram_matrix(self.checked(noise_features))
+        gram = fused.gram_matrix(self.check(noise_features))
         return self.scale * (self.gram - gram).square().sum()
 
-    def statistics(self, noise_features: Tensor) -> dict[str, Tensor]:
-        return {
-            "the Gram matrix": gram_matrix(noise_features),
-            **super().statistics(noise_features),
-        }
-
-
-def moments(features: Tensor, n_moments: int) -> Tensor:
-    """The first N moments of each feature map: (1, C, h, w) -> (N, C).
-
-    M_1 is the mean, M_2 = sqrt(unbiased variance + 1e-5), and for i >= 3 the standardised moment
-    mean(((F - M_1) / M_2)^i): skewness, kurtosis. The chapter refers to a missing section for M_i;
-    this is the released code's definition.
-    """
-    if features[0, 0].numel() < 2:
-        raise InputError("features must have at least 2 positions for a variance")
-    central: Tensor = _CentralMoments.apply(positions(features), n_moments)
-    if n_moments == 1:
-        return central
-    n_positions = features[0, 0].numel()
-    variance = central[1] * (n_positions / (n_positions - 1)) + VARIANCE_FLOOR
-    higher = [central[i - 1] / variance ** (i / 2) for i in range(3, n_moments + 1)]
-    return torch.stack([central[0], variance.sqrt(), *higher])
-
-
-class _CentralMoments(torch.autograd.Function):
-    """Mean m_1 and central moments m_k = mean((F - m_1)^k), k = 2..N: (n, C) -> (N, C).
-
-    With dm_1/dF_p = 1/n and dm_k/dF_p = k/n ((F_p - m_1)^(k-1) - m_(k-1)), where the central m_1
-    is 0, the gradient is one polynomial in F_p - m_1 per channel: it is evaluated in a few passes
-    over the features, where automatic differentiation would need a dozen.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, n_moments: int) -> Tensor:
-        mean = rows.mean(dim=0)
-        if n_moments == 1:
-            ctx.save_for_backward(rows[:1].expand_as(rows), mean[None])
-            return mean[None]
-        centred = rows - mean
-        found = [mean]
-        power = centred
-        for _ in range(2, n_moments + 1):
-            power = power * centred
-            found.append(power.mean(dim=0))
-        central = torch.stack(found)
-        ctx.save_for_backward(centred, central)
-        return central
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        centred, central = ctx.saved_tensors
-        n_positions, n_moments = centred.shape[0], grad.shape[0]
-        weights = grad / n_positions * torch.arange(1, n_moments + 1).to(grad)[:, None]
-        # Horner's scheme, highest power first; below it the constant of every term.
-        constant = weights[0] - (weights[2:] * central[1:-1]).sum(dim=0)
-        if n_moments == 1:
-            return constant.expand_as(centred), None
-        polynomial = centred * weights[-1]
-        for weight in weights[1:-1].flip(0):
-            polynomial.add_(weight).mul_(centred)
-        return polynomial.add_(constant), None
+    def parts(self, noise_features: Tensor) -> dict[str, Tensor]:
+        return {"the Gram matrix": gram_matrix(noise_features)}
 
 
 class MomentLoss(StyleLoss):
@@ -261,42 +212,28 @@ class MomentLoss(StyleLoss):
             raise InputError(f"n_moments is {n_moments}, but must be 1, 2, 3 or 4")
         one_of("negative_psi", negative_psi, ("absolute", "as printed"))
         self.n_moments, self.compressed = n_moments, compressed
-        self.register_buffer("target", self._moments(style_features).detach())
+        self.register_buffer("target", self.statistic(style_features).detach())
         mean = self.target.mean(dim=1)
         self.negative_orders = tuple(i + 1 for i in range(n_moments) if mean[i] < 0)
         reciprocal = 1 / (mean.abs() if negative_psi == "absolute" else mean)
         self.register_buffer("psi", reciprocal.clamp(max=1))
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        return self._distance(self._moments(self.checked(noise_features)))
+        return self.distance(self.statistic(self.check(noise_features)))
 
-    def statistics(self, noise_features: Tensor) -> dict[str, Tensor]:
+    def parts(self, noise_features: Tensor) -> dict[str, Tensor]:
         found = moments(noise_features, self.n_moments)
-        names = MOMENT_NAMES[: self.n_moments]
-        return {**dict(zip(names, found, strict=True)), **super().statistics(noise_features)}
+        return dict(zip(MOMENT_NAMES, found, strict=False))
 
-    def _distance(self, found: Tensor) -> Tensor:
-        return (self.psi * (self.target - found).square().sum(dim=1)).sum() / self.channels
-
-    def _moments(self, features: Tensor) -> Tensor:
-        found = moments(features, self.n_moments)
+    def statistic(self, features: Tensor) -> Tensor:
+        """The N moments of feature maps, compressed where this loss is: (1, C, h, w) -> (N, C)."""
+        central = fused.central_moments(features, self.n_moments)
+        found = standardise(central, features[0, 0].numel())
         return torch.cat((found[:2], found[2:].asinh())) if self.compressed else found
 
-
-class RawMomentLoss(MomentLoss):
-    """`MomentLoss` with the noise's skewness and kurtosis in units of the style's deviation.
-
-    M_i(n) (M_2(n) / M_2(s))^i for i >= 3 is a central moment of the noise over a constant: a
-    polynomial in the features, and still zero for the style's statistics. It does not divide by
-    the noise's own deviation, which vanishes where a feature map does. A stage on the way to the
-    moment loss.
-    """
-
-    def forward(self, noise_features: Tensor) -> Tensor:
-        found = moments(self.checked(noise_features), self.n_moments)
-        powers = torch.arange(3, self.n_moments + 1).to(found)[:, None]
-        raw = found[2:] * (found[1] / self.target[1]) ** powers
-        return self._distance(torch.cat((found[:2], raw)))
+    def distance(self, found: Tensor) -> Tensor:
+        """Equation 1.5 for the noise's moments (N, C)."""
+        return (self.psi * (self.target - found).square().sum(dim=1)).sum() / self.channels
 
 
 class HistogramLoss(StyleLoss):
@@ -326,8 +263,8 @@ class HistogramLoss(StyleLoss):
         self.register_buffer("scale", 1 / (variance * target.numel()))
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        values = self._sorted(self.checked(noise_features))
-        return ((same_positions(values, self.target, 1) - self.target).square() * self.scale).sum()
+        values = self._sorted(self.check(noise_features))
+        return ((check_positions(values, self.target, 1) - self.target).square() * self.scale).sum()
 
     def _sorted(self, features: Tensor) -> Tensor:
         """(1, C, h, w) -> (C, h w), or (K, h w) along K directions; each row in ascending order."""
@@ -335,13 +272,6 @@ class HistogramLoss(StyleLoss):
         if self.directions is not None:
             rows = self.directions @ rows
         return rows.sort(dim=1).values
-
-
-class PreActivationLoss(HistogramLoss):
-    """`HistogramLoss` of what the ReLU is given: a stage on the way to the moment loss.
-
-    A feature map that the noise leaves at zero everywhere has no gradient, its pre-activations do.
-    """
 
 
 class SlicedWassersteinLoss(HistogramLoss):
@@ -358,7 +288,7 @@ class SlicedWassersteinLoss(HistogramLoss):
         n_directions: int = 128,
         seed: int = 0,
     ) -> None:
-        channels = checked_features(style_features).shape[1]
+        channels = check_features(style_features).shape[1]
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(n_directions, channels, generator=generator).to(style_features)
         super().__init__(style_features, convention, directions=F.normalize(drawn, dim=1))
@@ -380,13 +310,12 @@ class CentralMomentLoss(StyleLoss):
         self.register_buffer("target", self._moments(style_features).detach())
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        difference = self._moments(self.checked(noise_features)) - self.target
+        difference = self._moments(self.check(noise_features)) - self.target
         total: Tensor = torch.linalg.vector_norm(difference, dim=1).sum()
         return total
 
     def _moments(self, features: Tensor) -> Tensor:
-        found: Tensor = _CentralMoments.apply(positions(features.sigmoid()), self.ORDERS)
-        return found
+        return fused.central_moments(features.sigmoid(), self.ORDERS)
 
 
 class VectorMMDLoss(StyleLoss):
@@ -412,7 +341,7 @@ class VectorMMDLoss(StyleLoss):
     ) -> None:
         super().__init__(style_features, convention)
         generator = torch.Generator().manual_seed(seed)
-        rows = positions(style_features).detach()
+        rows = fused.positions(style_features).detach()
         order = torch.randperm(len(rows), generator=generator).to(rows.device)
         sigma = (rows[order[1:]] - rows[order[:-1]]).norm(dim=1).median()
         drawn = torch.randn(self.channels, n_frequencies, generator=generator).to(rows)
@@ -420,11 +349,11 @@ class VectorMMDLoss(StyleLoss):
         self.register_buffer("target", self._embedding(style_features).detach())
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        difference = self._embedding(self.checked(noise_features)) - self.target
+        difference = self._embedding(self.check(noise_features)) - self.target
         return difference.square().sum() / self.frequencies.shape[1]
 
     def _embedding(self, features: Tensor) -> Tensor:
-        phases = positions(features) @ self.frequencies
+        phases = fused.positions(features) @ self.frequencies
         return torch.stack((phases.cos().mean(dim=0), phases.sin().mean(dim=0)))
 
 
@@ -460,75 +389,35 @@ class MMDLoss(StyleLoss):
         super().__init__(style_features, convention)
         if not alpha > 0:
             raise InputError(f"alpha is {alpha}, but must be greater than 0")
-        self.pairing = one_of("pairing", pairing, ("adjacent", "random"))
         self.alpha = alpha
-        rows = positions(style_features).detach()
-        self.register_buffer("style_rows", rows)
-        self.register_buffer("style_style", self._style_style(rows))
+        self.pairing = one_of("pairing", pairing, ("adjacent", "random"))
         self.generators = (torch.Generator().manual_seed(seed),)
+        rows = fused.positions(style_features).detach()
+        self.even = len(rows) // 2 * 2
+        self.register_buffer("style_rows", rows)
+        self.register_buffer("style_style", fused.kernel_of_pairs(rows[: self.even], alpha))
 
     def forward(self, noise_features: Tensor) -> Tensor:
-        noise = same_positions(positions(self.checked(noise_features)), self.style_rows, 0)
-        n_positions = self.style_rows.shape[0]
-        style, style_style = self.style_rows, self.style_style
+        rows = fused.positions(self.check(noise_features))
+        noise = check_positions(rows, self.style_rows, 0)[: self.even]
+        style, style_style = self.style_rows[: self.even], self.style_style
         if self.pairing == "random":
-            order = torch.randperm(n_positions, generator=self.generators[0]).to(noise.device)
-            style, noise = style[order], noise[order]
-            style_style = self._style_style(style)
-        even = n_positions // 2 * 2
-        total: Tensor = _SumOfH.apply(style_style, style[:even], noise[:even], self.alpha)
+            drawn = torch.randperm(len(rows), generator=self.generators[0])
+            order = drawn[: self.even].to(rows.device)
+            style, noise = self.style_rows[order], rows[order]
+            style_style = fused.kernel_of_pairs(style, self.alpha)
+        total = fused.sum_of_h(style, noise, self.alpha, style_style)
         return total if self.convention == "chapter" else total.abs()
 
-    def _style_style(self, rows: Tensor) -> Tensor:
-        """k(x, x') of every pair, which the noise does not change."""
-        even = rows.shape[0] // 2 * 2
-        return _kernel(rows[0:even:2] - rows[1:even:2], self.alpha)
 
-
-def _kernel(difference: Tensor, alpha: float) -> Tensor:
-    return difference.square().mul_(-alpha).exp_()
-
-
-class _SumOfH(torch.autograd.Function):
-    """Sum of h over the rows (0, 1), (2, 3), ...: style and noise (n, C) -> scalar.
-
-    With a, b a pair of the noise's rows and s, t the style's, dk(a, b)/da = -2 alpha (a - b) k:
-    the gradient needs the same exponentials as the value and is computed along with it.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, style_style: Tensor, style: Tensor, noise: Tensor, alpha: float
-    ) -> Tensor:
-        s, t = style[0::2], style[1::2]
-        a, b = noise[0::2], noise[1::2]
-        noise_noise = _kernel(a - b, alpha)
-        cross_a, cross_b = _kernel(t - a, alpha), _kernel(s - b, alpha)
-        # Pair by pair before the sum: four sums would be large, and their difference inexact.
-        h = (noise_noise - cross_a).sub_(cross_b).add_(style_style)
-        if ctx.needs_input_grad[2]:
-            gradient = torch.empty_like(noise)
-            noise_noise.mul_(a - b)
-            torch.sub(cross_a.mul_(a - t), noise_noise, out=gradient[0::2])
-            torch.add(cross_b.mul_(b - s), noise_noise, out=gradient[1::2])
-            ctx.save_for_backward(gradient.mul_(2 * alpha))
-        return h.sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return None, None, gradient * grad, None
-
-
-LOSSES: dict[str, Callable[[Tensor, Convention], StyleLoss]] = {
+LOSSES: dict[str, Callable[..., StyleLoss]] = {
     "gram": GramLoss,
-    "moment-1": lambda style, convention: MomentLoss(style, 1, convention),
-    "moment-2": lambda style, convention: MomentLoss(style, 2, convention),
-    "moment-3": lambda style, convention: MomentLoss(style, 3, convention),
-    "moment-4": lambda style, convention: MomentLoss(style, 4, convention),
-    "mmd": lambda style, convention: MMDLoss(style, convention=convention),
-    "mmd-random": lambda style, convention: MMDLoss(style, pairing="random", convention=convention),
+    "moment-1": partial(MomentLoss, n_moments=1),
+    "moment-2": partial(MomentLoss, n_moments=2),
+    "moment-3": partial(MomentLoss, n_moments=3),
+    "moment-4": partial(MomentLoss, n_moments=4),
+    "mmd": MMDLoss,
+    "mmd-random": partial(MMDLoss, pairing="random"),
     "mmd-vector": VectorMMDLoss,
     "histogram": HistogramLoss,
     "sliced-wasserstein": SlicedWassersteinLoss,
@@ -576,31 +465,6 @@ REDRAWN = ("mmd-random",)
 WITH_ALPHA = ("mmd", "mmd-random")
 
 
-def _annealed(style_features: Tensor, convention: Convention, weight: float) -> MomentLoss:
-    """Four moments, with so much of the weight of skewness and kurtosis."""
-    loss = MomentLoss(style_features, 4, convention)
-    loss.psi[2:] *= weight
-    return loss
-
-
-# Losses that stages on the way to an exact one descend (`styleinv.protocol.Warmup`).
-WARMUPS: dict[str, Callable[[Tensor, Convention], StyleLoss]] = {
-    "pre-activations": PreActivationLoss,
-    "histogram": HistogramLoss,
-    "moment-2": LOSSES["moment-2"],
-    "moment-3": LOSSES["moment-3"],
-    "moment-4 at 1%": partial(_annealed, weight=0.01),
-    "moment-4 at 10%": partial(_annealed, weight=0.1),
-    "moment-4 raw": lambda style, convention: RawMomentLoss(style, 4, convention),
-    "moment-3 compressed": lambda style, convention: MomentLoss(
-        style, 3, convention, compressed=True
-    ),
-    "moment-4 compressed": lambda style, convention: MomentLoss(
-        style, 4, convention, compressed=True
-    ),
-}
-
-
 def make_loss(
     name: str,
     style_features: Tensor,
@@ -612,7 +476,5 @@ def make_loss(
     `alpha` is the kernel width of those in `WITH_ALPHA`; the others have none.
     """
     one_of("loss", name, tuple(LOSSES))
-    if name in WITH_ALPHA:
-        pairing: Pairing = "random" if name in REDRAWN else "adjacent"
-        return MMDLoss(style_features, alpha, pairing, convention)
-    return LOSSES[name](style_features, convention)
+    chosen = {"alpha": alpha} if name in WITH_ALPHA else {}
+    return LOSSES[name](style_features, convention=convention, **chosen)

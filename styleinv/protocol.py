@@ -9,8 +9,7 @@
 * ``scipy``: SciPy's L-BFGS-B with the same bounds and budgets, from noise: the reference for
   ``fast``;
 * ``unbounded``, ``clamped``: `torch.optim.LBFGS` without bounds, and with the image clamped behind
-  its back before every evaluation: to show what bounds do (claim about L-BFGS in section 1.4);
-* ``n4-...`` (`ABLATION`): ``fast`` with other warm-ups for four moments, or from another start.
+  its back before every evaluation: to show what bounds do (claim about L-BFGS in section 1.4).
 
 Deviations, on purpose. Where the chapter is silent, ``chapter`` starts from uniform noise in
 [0, 1) and clamps the image to [0, 1] before every evaluation, as the released code does.
@@ -27,41 +26,55 @@ after few iterations; ``fast`` therefore runs it through its whole budget.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of, whole_number
-from styleinv.losses import BEYOND, LOSSES, REDRAWN, Convention
+from styleinv.losses import (
+    BEYOND,
+    LOSSES,
+    REDRAWN,
+    Convention,
+    HistogramLoss,
+    MomentLoss,
+    StyleLoss,
+)
 
-Noise = Literal["uniform", "normal", "shuffled"]
+
+def _by_layer(*values: int) -> dict[str, int]:
+    return dict(zip(LAYERS, values, strict=True))
+
 
 # Table 1.1, as printed.
 CHAPTER_ITERATIONS: Mapping[str, Mapping[str, int]] = {
-    loss: dict(zip(LAYERS, budget, strict=True))
-    for loss, budget in {
-        "gram": (100_000, 150_000, 200_000, 250_000),
-        "mmd": (100_000, 150_000, 200_000, 250_000),
-        "moment-1": (20_000, 40_000, 60_000, 80_000),
-        "moment-2": (40_000, 80_000, 120_000, 160_000),
-        "moment-3": (60_000, 120_000, 180_000, 240_000),
-        "moment-4": (100_000, 200_000, 300_000, 400_000),
-    }.items()
+    "gram": _by_layer(100_000, 150_000, 200_000, 250_000),
+    "mmd": _by_layer(100_000, 150_000, 200_000, 250_000),
+    "moment-1": _by_layer(20_000, 40_000, 60_000, 80_000),
+    "moment-2": _by_layer(40_000, 80_000, 120_000, 160_000),
+    "moment-3": _by_layer(60_000, 120_000, 180_000, 240_000),
+    "moment-4": _by_layer(100_000, 200_000, 300_000, 400_000),
 }
 
 # The released code differs from Table 1.1 in two columns.
 RELEASED_ITERATIONS: Mapping[str, Mapping[str, int]] = {
     **CHAPTER_ITERATIONS,
-    "gram": dict(zip(LAYERS, (100_000, 200_000, 300_000, 400_000), strict=True)),
-    "moment-4": dict(zip(LAYERS, (80_000, 160_000, 240_000, 320_000), strict=True)),
+    "gram": _by_layer(100_000, 200_000, 300_000, 400_000),
+    "moment-4": _by_layer(80_000, 160_000, 240_000, 320_000),
 }
 
 # What Table 1.1 does not list runs as long as MMD.
 _UNLISTED = ("mmd-random", *BEYOND)
 
-MOST_ITERATIONS = 10**9
-MOST_SECONDS = 10**9
+MOST_ITERATIONS = MOST_SECONDS = 10**9
+
+# The settings that only Adam has.
+_OF_ADAM = ("extra_rounds", "extra_iterations", "extra_above", "learning_rate", "betas")
 
 
 @dataclass(frozen=True)
@@ -69,14 +82,20 @@ class Warmup:
     """A stage before the exact loss is descended.
 
     Attributes:
-        loss: one of `styleinv.losses.WARMUPS`.
-        share: of the budget, at most; what is not needed goes to the later stages.
-        enough: the stage is over as soon as its loss is below.
+        name: what records and traces call the stage.
+        make: (style features, convention=) -> the loss that the stage descends.
+        share: the largest part of the budget that the stage may use; what it leaves goes to the
+            later stages.
+        enough: the stage ends as soon as its loss is below this.
+        before_relu: the loss compares what the layer's ReLU is given. A feature map that the noise
+            leaves at zero everywhere has no gradient, but its pre-activations have one.
     """
 
-    loss: str
+    name: str
+    make: Callable[..., StyleLoss] = field(compare=False)
     share: float
     enough: float
+    before_relu: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,8 +106,8 @@ class Protocol:
         convention: in which convention of `styleinv.losses` the loss is computed.
         method: ``"adam"``, ``"l-bfgs"`` (ours), ``"l-bfgs-b"`` (SciPy's), ``"l-bfgs unbounded"``
             or ``"l-bfgs clamped"`` (both PyTorch's).
-        noise: ``"uniform"`` on [0, 1), standard ``"normal"``, or the style image's own pixels
-            ``"shuffled"``; clamped to [0, 1] before each evaluation.
+        noise: what an inversion starts from, ``"uniform"`` on [0, 1) or standard ``"normal"``,
+            clamped to [0, 1] before each evaluation.
         default_seed: the seed that the source uses.
         budgets: iterations per loss and layer; for L-BFGS, evaluations of loss and gradient.
         theta: stop as soon as weight x loss is below it.
@@ -106,7 +125,7 @@ class Protocol:
     name: str
     convention: Convention
     method: Literal["adam", "l-bfgs", "l-bfgs-b", "l-bfgs unbounded", "l-bfgs clamped"]
-    noise: Noise
+    noise: str
     default_seed: int
     budgets: Mapping[str, Mapping[str, int]]
     theta: float
@@ -135,34 +154,34 @@ class Protocol:
         return None if loss in self.without_theta else self.theta
 
     def warmups_of(self, loss: str, layer: str) -> tuple[Warmup, ...]:
+        """The stages before the exact loss, in order."""
         return self.warmups.get(loss, {}).get(layer, ())
 
     def weight(self, loss: str) -> float:
+        """The factor on the loss that theta and Adam see."""
         return self.weights.get(loss, 1.0)
 
     def settings(self, loss: str, layer: str) -> dict[str, Any]:
         """What this protocol means for one cell, as plain JSON values for a record."""
-        common = {
-            "name": self.name,
-            "convention": self.convention,
-            "method": self.method,
-            "noise": self.noise,
+        is_adam = self.method == "adam"
+        own = _OF_ADAM if is_adam else ("memory",)
+        names = ("name", "convention", "method", "noise", "seconds", *own)
+        found = {name: getattr(self, name) for name in names} | {
             "budget": self.budget(loss, layer),
             "theta": self.theta_of(loss),
             "weight": self.weight(loss),
-            "seconds": self.seconds,
         }
-        if self.method != "adam":
-            warmups = [dataclasses.asdict(warmup) for warmup in self.warmups_of(loss, layer)]
-            return {**common, "memory": self.memory, "warmups": warmups}
-        return {
-            **common,
-            "extra_rounds": self.extra_rounds,
-            "extra_iterations": self.extra_iterations,
-            "extra_above": self.extra_above,
-            "learning_rate": self.learning_rate,
-            "betas": list(self.betas),
-        }
+        if not is_adam:
+            found["warmups"] = [
+                {"loss": warmup.name, "share": warmup.share, "enough": warmup.enough}
+                for warmup in self.warmups_of(loss, layer)
+            ]
+        return found
+
+    def draw_noise(self, style: Tensor, generator: torch.Generator) -> Tensor:
+        """The start of an inversion of `style` (1, 3, H, W), in float32 on the CPU."""
+        draw = torch.rand if self.noise == "uniform" else torch.randn
+        return draw(style.shape, generator=generator)
 
     def limited_to(self, iterations: int) -> "Protocol":
         """This protocol with the same budget for every cell, no extra rounds, any wall time."""
@@ -193,35 +212,32 @@ CHAPTER = Protocol(
     extra_above=1e-5,
 )
 
-RELEASED = Protocol(
+RELEASED = dataclasses.replace(
+    CHAPTER,
     name="released",
     convention="released",
-    method="adam",
     noise="normal",
     default_seed=13,
     budgets={**RELEASED_ITERATIONS, **dict.fromkeys(_UNLISTED, RELEASED_ITERATIONS["mmd"])},
     theta=1e-6,
-    without_theta=REDRAWN,
     weights={loss: 1000.0 if loss.startswith("mmd") else 100.0 for loss in LOSSES},
     extra_rounds=450,
-    extra_above=1e-5,
 )
 
 # Evaluations. One or two moments pass theta after about a hundred, the Gram matrix of the deeper
 # layers hardly ever, and the signed MMD has no theta to pass.
 _FAST_EVALUATIONS = {
     "gram": 1000,
-    "mmd": 400,
-    "mmd-random": 400,
-    "moment-1": 500,
-    "moment-2": 500,
-    "moment-3": 2500,
-    "moment-4": 2500,
+    **dict.fromkeys(("moment-1", "moment-2"), 500),
+    **dict.fromkeys(("moment-3", "moment-4"), 2500),
+    **dict.fromkeys(("mmd", "mmd-random"), 400),
     **dict.fromkeys(BEYOND, 300),
 }
-_QUANTILES = Warmup("pre-activations", share=0.04, enough=1e-4)
-_THREE_MOMENTS = Warmup("moment-3 compressed", share=0.12, enough=1e-6)
-_FOUR_MOMENTS = Warmup("moment-4 compressed", share=0.24, enough=1e-6)
+QUANTILES = Warmup("pre-activations", HistogramLoss, share=0.04, enough=1e-4, before_relu=True)
+_THREE = partial(MomentLoss, n_moments=3, compressed=True)
+_FOUR = partial(MomentLoss, n_moments=4, compressed=True)
+THREE_MOMENTS = Warmup("moment-3 compressed", _THREE, share=0.12, enough=1e-6)
+FOUR_MOMENTS = Warmup("moment-4 compressed", _FOUR, share=0.24, enough=1e-6)
 
 FAST = Protocol(
     name="fast",
@@ -232,20 +248,19 @@ FAST = Protocol(
     budgets={loss: dict.fromkeys(LAYERS, _FAST_EVALUATIONS[loss]) for loss in LOSSES},
     theta=1e-5,
     weights={},
-    # Theta is said of the chapter's losses; below it others are at another distance.
+    # The chapter states theta for its own losses. The values of other losses mean other distances.
     without_theta=("mmd", "mmd-random", *BEYOND),
     warmups={
         # Three moments of the first two layers converge at once, and sorting their many
         # positions would take longer than that.
-        "moment-3": {layer: (_THREE_MOMENTS,) for layer in LAYERS[:2]}
-        | {layer: (_QUANTILES, _THREE_MOMENTS) for layer in LAYERS[2:]},
-        "moment-4": dict.fromkeys(LAYERS, (_QUANTILES, _FOUR_MOMENTS)),
+        "moment-3": {layer: (THREE_MOMENTS,) for layer in LAYERS[:2]}
+        | {layer: (QUANTILES, THREE_MOMENTS) for layer in LAYERS[2:]},
+        "moment-4": dict.fromkeys(LAYERS, (QUANTILES, FOUR_MOMENTS)),
     },
     seconds=1800,
 )
 
 SCIPY = dataclasses.replace(FAST, name="scipy", method="l-bfgs-b", warmups={})
-
 UNBOUNDED = dataclasses.replace(FAST, name="unbounded", method="l-bfgs unbounded", warmups={})
 CLAMPED = dataclasses.replace(FAST, name="clamped", method="l-bfgs clamped", warmups={})
 
@@ -254,48 +269,8 @@ PROTOCOLS = {
 }
 
 
-def _ablated(name: str, *stages: Warmup, noise: Noise = "uniform") -> Protocol:
-    """`FAST` with these stages for four moments and none for three, or from another start."""
-    warmups = {"moment-4": dict.fromkeys(LAYERS, stages)}
-    return dataclasses.replace(FAST, name=name, noise=noise, warmups=warmups)
-
-
-def _half(loss: str) -> Warmup:
-    """One of two stages that share the evaluations of `_FOUR_MOMENTS`."""
-    return dataclasses.replace(_FOUR_MOMENTS, loss=loss, share=_FOUR_MOMENTS.share / 2)
-
-
-_CONTINUED = (_half("moment-2"), _half("moment-3"))
-_CONTINUED_COMPRESSED = (_half("moment-2"), _half("moment-3 compressed"), _FOUR_MOMENTS)
-
-# What makes N = 4 hard, and what solves it (the book's page on N = 4): each differs from another
-# one, or from `FAST`, in one thing. For comparison only, but found by name like the rest.
-ABLATION = {
-    protocol.name: protocol
-    for protocol in (
-        # Three remedies, each with and without the others; `FAST` is quantiles and compression.
-        _ablated("n4-noise"),
-        _ablated("n4-continued", *_CONTINUED),
-        _ablated("n4-compressed", _FOUR_MOMENTS),
-        _ablated("n4-continued-compressed", *_CONTINUED_COMPRESSED),
-        _ablated("n4-quantiles", _QUANTILES),
-        _ablated("n4-quantiles-continued", _QUANTILES, *_CONTINUED),
-        _ablated("n4-all", _QUANTILES, *_CONTINUED_COMPRESSED),
-        # Others in their place.
-        _ablated("n4-annealed", _half("moment-4 at 1%"), _half("moment-4 at 10%")),
-        _ablated("n4-raw", dataclasses.replace(_FOUR_MOMENTS, loss="moment-4 raw")),
-        _ablated("n4-shuffled", noise="shuffled"),
-        _ablated(
-            "n4-behind-relu", dataclasses.replace(_QUANTILES, loss="histogram"), _FOUR_MOMENTS
-        ),
-    )
-}
-
-KNOWN = PROTOCOLS | ABLATION
-
-
 def get_protocol(protocol: str | Protocol) -> Protocol:
-    """A protocol by name, or the protocol itself."""
+    """The protocol of `PROTOCOLS` with this name, or the given protocol itself."""
     if isinstance(protocol, Protocol):
         return protocol
-    return KNOWN[one_of("protocol", protocol, tuple(KNOWN))]
+    return PROTOCOLS[one_of("protocol", protocol, tuple(PROTOCOLS))]

@@ -1,7 +1,11 @@
-"""The losses against NumPy in float64, closed forms, invariances and a published identity."""
+"""The losses against NumPy in float64, closed forms, invariances and a published identity.
+
+The fast functions of `styleinv.fused` are held equal to the plain ones of `styleinv.losses`.
+"""
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,27 +14,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from styleinv_book.ablation import ABLATION
 from torch import Tensor
 
-from styleinv import InputError
+from styleinv import InputError, fused, losses
 from styleinv.losses import (
     BEYOND,
     LOSSES,
     REDRAWN,
     TITLES,
-    WARMUPS,
     CentralMomentLoss,
     GramLoss,
     HistogramLoss,
     MMDLoss,
     MomentLoss,
-    PreActivationLoss,
     SlicedWassersteinLoss,
     StyleLoss,
     VectorMMDLoss,
     make_loss,
     moments,
 )
+from styleinv.protocol import PROTOCOLS
 
 Array = NDArray[np.float64]
 
@@ -136,12 +140,13 @@ EVERY_LOSS: dict[str, Callable[[Tensor], StyleLoss]] = {
     if name not in REDRAWN
     for convention in ("chapter", "released")
 }
-# A pre-activation is not a feature: it has tests of its own.
-EVERY_LOSS |= {
-    name: partial(make, convention="chapter")
-    for name, make in WARMUPS.items()
-    if make is not PreActivationLoss
+WARMUPS = {
+    warmup.name: warmup.make
+    for protocol in [*PROTOCOLS.values(), *ABLATION.values()]
+    for stages in protocol.warmups.get("moment-4", {}).values()
+    for warmup in stages
 }
+EVERY_LOSS |= WARMUPS
 
 
 @pytest.mark.parametrize("name", EVERY_LOSS)
@@ -173,75 +178,55 @@ def test_forgets_positions(name: str, order: list[int]) -> None:
     assert loss(shuffled).item() == pytest.approx(loss(noise).item(), rel=1e-9, abs=1e-15)
 
 
-def plain_loss(name: str, s: Tensor, n: Tensor) -> Tensor:
-    """The losses as their equations read, left to automatic differentiation; maps (C, h w)."""
-    if name == "gram":
-        gram_s, gram_n = s @ s.T, n @ n.T
-        return (gram_s - gram_n).square().sum() / (s.shape[0] * s.shape[1]) ** 2
-    if name == "mmd":
-        x, x2, y, y2 = s[:, 0::2], s[:, 1::2], n[:, 0::2], n[:, 1::2]
-
-        def k(a: Tensor, b: Tensor) -> Tensor:
-            return torch.exp(-0.1 * (a - b) ** 2)
-
-        return (k(x, x2) + k(y, y2) - k(x, y2) - k(x2, y)).sum()
-
-    def moment(f: Tensor, order: int) -> Tensor:
-        deviation = torch.sqrt(f.var(dim=1) + 1e-5)
-        if order < 3:
-            return (f.mean(dim=1), deviation)[order - 1]
-        return (((f - f.mean(dim=1, keepdim=True)) / deviation[:, None]) ** order).mean(dim=1)
-
-    terms = []
-    for order in range(1, int(name[-1]) + 1):
-        psi = (1 / moment(s, order).mean().abs()).clamp(max=1)
-        terms.append(psi * (moment(s, order) - moment(n, order)).square().mean())
-    return torch.stack(terms).sum()
+def formulas(module: Any, style: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    """What `losses` and `fused` both compute of feature maps."""
+    pairs = [fused.positions(features) for features in (style, noise)]
+    kept = [fused.kernel_of_pairs(pairs[0], 0.1)] if module is fused else []
+    return {
+        "gram_matrix": module.gram_matrix(noise),
+        **{f"central_moments {n}": module.central_moments(noise, n) for n in (1, 2, 5)},
+        "sum_of_h": module.sum_of_h(*pairs, 0.1, *kept),
+    }
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in (*REDRAWN, *BEYOND)])
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=10, deadline=None)
-def test_float32_agrees_with_plain_float64(
-    name: str, layout: torch.memory_format, seed: int
-) -> None:
-    """Fused statistics and gradients on random features, some channels hardly ever active."""
+def test_fused_functions_are_the_plain_ones(layout: torch.memory_format, seed: int) -> None:
+    """In value and gradient: closely in float64; in float32, with channels hardly ever active."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(2, 16, 24, 22, generator=generator, dtype=torch.float64)
     style, noise = (drawn - torch.linspace(0, 1.5, 16)[:, None, None]).relu().split(1)
-    noise = noise.requires_grad_()
-    expected = plain_loss(name, style[0].flatten(1), noise[0].flatten(1))
-    (expected_gradient,) = torch.autograd.grad(expected, noise)
-    single = noise.detach().float().contiguous(memory_format=layout).requires_grad_()
-    loss = make_loss(name, style.float().contiguous(memory_format=layout))(single)
-    (gradient,) = torch.autograd.grad(loss, single)
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
-    error = (gradient - expected_gradient).norm() / expected_gradient.norm()
-    assert error.item() < 1e-3
+    plain = formulas(losses, style, noise.requires_grad_())
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-3)):
+        single, other = (
+            x.detach().to(dtype).contiguous(memory_format=layout) for x in (style, noise)
+        )
+        for name, found in formulas(fused, single, other.requires_grad_()).items():
+            weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+            (gradient,) = torch.autograd.grad((weights.to(dtype) * found).sum(), other)
+            weighted = (weights * plain[name]).sum()
+            (expected,) = torch.autograd.grad(weighted, noise, retain_graph=True)
+            assert (found - plain[name]).norm() < tolerance * plain[name].norm(), name
+            assert (gradient - expected).norm() < tolerance * expected.norm(), name
 
 
 @given(st.permutations(range(42)), st.floats(-2, 2))
 @settings(deadline=None)
-def test_pre_activation_loss_is_a_distance_of_distributions(order: list[int], by: float) -> None:
+def test_histogram_loss_is_a_distance_of_distributions(order: list[int], by: float) -> None:
     """Zero for the same values elsewhere; for shifted ones, W_2^2 is the shift squared."""
     style = torch.linspace(0, 30, 210, dtype=torch.float64).sin().reshape(1, 5, 6, 7)
     noise = style.flatten(2)[:, :, list(order)].reshape(style.shape) + by
     expected = (by**2 / (style.flatten(2).var(dim=2) + 1e-5)).mean().item()
-    assert PreActivationLoss(style)(noise).item() == pytest.approx(expected, abs=1e-12)
-
-
-def test_pre_activation_loss_gradient(generator: torch.Generator) -> None:
-    style, noise = torch.randn(2, 5, 6, 7, generator=generator, dtype=torch.float64).split(1)
-    assert torch.autograd.gradcheck(PreActivationLoss(style), noise.clone().requires_grad_())
+    assert HistogramLoss(style)(noise).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_dead_feature_maps_have_a_gradient_through_their_pre_activations() -> None:
-    """Everywhere below zero: the moments cannot revive the feature map, pre-activations can."""
+    """The moments of a map that is below zero everywhere cannot revive it, pre-activations can."""
     style = torch.linspace(-1, 1, 48, dtype=torch.float64).reshape(1, 1, 6, 8)
     dead = (style - 2).requires_grad_()
     (stuck,) = torch.autograd.grad(MomentLoss(style.relu(), 4)(dead.relu()), dead)
-    (revived,) = torch.autograd.grad(PreActivationLoss(style)(dead), dead)
+    (revived,) = torch.autograd.grad(HistogramLoss(style)(dead), dead)
     assert stuck.abs().max() == 0
     assert (revived < 0).all()
 
@@ -268,14 +253,14 @@ def test_raw_moments_are_in_units_of_the_styles_deviation(
         raw = (centred**order).mean(axis=1) / unit**order
         found = raw if order > 2 else numpy_moment(n, order)
         total += min(1.0, 1 / abs(wanted.mean())) * ((wanted - found) ** 2).sum()
-    loss = WARMUPS["moment-4 raw"](features, "chapter")(other_features)
+    loss = WARMUPS["moment-4 raw"](features)(other_features)
     assert loss.item() == pytest.approx(total / s.shape[0])
 
 
 def test_raw_moments_of_a_hardly_active_feature_map_stay_small() -> None:
     """One weakly active position of 100: the kurtosis is almost 100, its raw moment almost 0."""
     style = torch.linspace(0, 1, 100, dtype=torch.float64).reshape(1, 1, 10, 10)
-    exact, raw = MomentLoss(style, 4), WARMUPS["moment-4 raw"](style, "chapter")
+    exact, raw = MomentLoss(style, 4), WARMUPS["moment-4 raw"](style)
     noise = torch.zeros_like(style)
     nothing = raw(noise).item()
     noise[0, 0, 0, 0] = 0.1
@@ -289,17 +274,8 @@ def test_annealed_moments_weigh_skewness_and_kurtosis_less(
 ) -> None:
     s, n = maps(features), maps(other_features)
     two, four = (numpy_moment_loss(s, n, n_moments) for n_moments in (2, 4))
-    loss = WARMUPS[name](features, "chapter")(other_features).item()
+    loss = WARMUPS[name](features)(other_features).item()
     assert loss == pytest.approx(two + weight * (four - two))
-
-
-def test_histogram_loss_is_scipys_wasserstein_distance_for_shifted_values() -> None:
-    """Shifting every value by d costs d^2; SciPy's first-order distance is then d."""
-    style = torch.linspace(0, 1, 12, dtype=torch.float64).square().reshape(1, 1, 3, 4)
-    noise = style.flip(2) + 0.5
-    distance = scipy.stats.wasserstein_distance(style.flatten().numpy(), noise.flatten().numpy())
-    expected = distance**2 / (style.var().item() + 1e-5)
-    assert HistogramLoss(style)(noise).item() == pytest.approx(expected)
 
 
 def test_histogram_loss_aligns_every_moment_and_forgets_what_goes_together() -> None:

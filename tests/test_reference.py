@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from styleinv_book.ablation import ABLATION
 
 from styleinv import LAYERS, InputError
 from styleinv.encoder import Encoder
-from styleinv.protocol import get_protocol
+from styleinv.protocol import PROTOCOLS
 from styleinv.runs import store
 from styleinv.runs.reference import make_reference_runs, read_reference, reference_runs
 from tests.conftest import ROOT
@@ -129,7 +130,7 @@ def test_committed_runs_are_those_that_the_manifest_asks_for() -> None:
         for seed in entry.seeds:
             for iterations in entry.iterations:
                 runs = reference_runs(entry.name, RESULTS, seed=seed, iterations=iterations)
-                protocol = get_protocol(entry.protocol)
+                protocol = {**PROTOCOLS, **ABLATION}[entry.protocol]
                 if iterations is not None:
                     protocol = protocol.limited_to(iterations)
                 for (style, layer, loss), run in runs.items():

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from styleinv.inversion import Task, json_sha256
-from styleinv.protocol import get_protocol
+from styleinv.protocol import PROTOCOLS
 
 # No integer is larger than a float can be.
 Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
@@ -199,11 +199,12 @@ class Record(_Plain, frozen=True, omit_defaults=True):
     def iterations_asked(self) -> int | None:
         """The argument `iterations` of the run; None if the protocol's own budget was used.
 
-        Raises:
-            InputError: there is no protocol of this name.
+        None as well for a protocol that is not one of `PROTOCOLS`: its own budget is not known.
         """
         given = self.asked.protocol
-        own = get_protocol(given.name).settings(self.asked.loss, self.asked.layer)
+        if given.name not in PROTOCOLS:
+            return None
+        own = PROTOCOLS[given.name].settings(self.asked.loss, self.asked.layer)
         # The argument also removes the protocol's limit of time and its extra rounds.
         untouched = given.seconds is not None or own["seconds"] is None
         rounds = own.get("extra_rounds", UNSET)
