@@ -15,7 +15,7 @@ from released import ReleasedAlgorithm
 from torch import Tensor
 
 import styleinv
-from styleinv import optim
+from styleinv import baselines, optim
 from styleinv.inversion import Task, noise_image
 from styleinv.losses import make_loss
 from styleinv.protocol import CHAPTER, CHAPTER_ITERATIONS, FAST, RELEASED, SCIPY
@@ -145,7 +145,7 @@ def blas_as_it_comes() -> Iterator[None]:
     """SciPy's L-BFGS-B with OpenBLAS's threads left alone, as whoever calls SciPy gets it."""
     free = mock.Mock()
     free.return_value.select.return_value.limit = lambda limits: nullcontext()
-    with mock.patch.object(optim, "ThreadpoolController", free):
+    with mock.patch.object(baselines, "ThreadpoolController", free):
         yield
 
 

@@ -1,62 +1,46 @@
-"""Checkpoints: where a run stands, in a file from which it goes on as if nothing had happened.
+"""Checkpoints: the state of an unfinished run, in a file from which the run goes on to the same
+bits as if it had never been interrupted.
 
-The file is a NumPy archive: plain arrays, each with its checksum, and JSON. Nothing in it can be
-executed, and what is not as it was written is not taken up.
+The file is PyTorch's archive of tensors and plain values. Reading it executes nothing, and every
+part of it has a checksum: a damaged file is noticed and not taken up.
 """
 
-import json
 import time
 import warnings
-from collections.abc import Mapping
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from styleinv.errors import InputError
 from styleinv.files import remove_parts, write_atomically
 
-# Writing takes this part of a run's time at most: then checkpoints come less often.
+# Writing checkpoints takes at most this share of a run's time: slow disks get fewer of them.
 MOST_OF_THE_TIME = 0.05
 DEFAULT_SECONDS = 30.0
 MOST_SECONDS = 86_400.0
 SUFFIX = ".checkpoint"
-# What is in the file and how: another number, and it is not taken up.
-FORMAT = 1
-# What the JSON is called among the arrays.
-_VALUES = "values.json"
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a minimisation stands between two iterations.
-
-    Attributes:
-        values: plain JSON values; floats may be NaN or infinite.
-        tensors: of any shape; those of a lower precision than float32 come back as float32.
-    """
-
-    values: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
+# Raise this when the content of the file changes: files of another format are not taken up.
+FORMAT = 2
 
 
 @dataclass
 class Checkpoint:
-    """The file in which one run keeps where it stands.
+    """The file that keeps the state of one run.
 
     Attributes:
-        path: the file, which ends in .checkpoint and need not exist; it is replaced in one step.
-        run: names the run: another one's checkpoint is not taken up.
-        code: names the code that computes: another one's would not end at the same bits.
+        path: ends in .checkpoint and need not exist; each `write` replaces it in one step.
+        run: names the run: the checkpoint of another run is refused.
+        results: `styleinv.inversion.RESULTS_VERSION`: what another version began would not end at
+            the same bits.
         every: seconds between two checkpoints; 0: at every iteration.
     """
 
     path: Path
     run: str
-    code: str
+    results: int
     every: float = DEFAULT_SECONDS
     _due: float = field(init=False)
 
@@ -69,36 +53,32 @@ class Checkpoint:
         self._due = time.monotonic() + self.every
 
     def is_due(self) -> bool:
+        """Whether it is time to write the next one."""
         return time.monotonic() >= self._due
 
-    def write(self, state: State) -> None:
+    def write(self, state: dict[str, Any]) -> None:
         """Replace the file.
 
+        Args:
+            state: tensors and plain values, in dictionaries and lists as deep as you like.
+
         Raises:
-            InputError: it cannot be written; the one before is still there.
+            InputError: the file cannot be written; the one before is still there.
         """
         began = time.monotonic()
-        values = {
-            "format": FORMAT,
+        content = {
             "run": self.run,
-            "code": self.code,
-            "threads": torch.get_num_threads(),
-            "values": state.values,
+            "version": (FORMAT, self.results),
+            "made with": _made_with(),
+            "state": state,
         }
-        arrays = {name: _to_array(tensor) for name, tensor in state.tensors.items()}
-        arrays[_VALUES] = np.frombuffer(json.dumps(values).encode(), np.uint8)
-
-        def write(part: Path) -> None:
-            with part.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-
-        write_atomically(self.path, write)
+        write_atomically(self.path, lambda part: torch.save(content, part))
         ended = time.monotonic()
         pause = (ended - began) / MOST_OF_THE_TIME if self.every else 0.0
         self._due = ended + max(self.every, pause)
 
-    def read(self) -> State | None:
-        """What was written last, or None; where it cannot be taken up, a warning says why.
+    def read(self) -> dict[str, Any] | None:
+        """The state that was written last, on the CPU; None, with a warning, if it is of no use.
 
         Raises:
             InputError: the file is another run's.
@@ -107,50 +87,51 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                found = json.loads(archive[_VALUES].tobytes())
-                tensors = {
-                    name: torch.from_numpy(archive[name])
-                    for name in archive.files
-                    if name != _VALUES
-                }
-            run, code, threads = found["run"], (found["format"], found["code"]), found["threads"]
-        except Exception:  # whatever a damaged archive raises
-            self._warn_of_start("is damaged")
+            content = _load(self.path)
+            run, version, made_with = content["run"], content["version"], content["made with"]
+            state: dict[str, Any] = content["state"]
+        except Exception:  # a damaged archive can raise anything
+            _warn(f"{self.path} is damaged: the run starts from its beginning")
             return None
         if run != self.run:
             raise InputError(
                 f"checkpoint {str(self.path)!r} is of another run; remove it, or name another file"
             )
-        if code != (FORMAT, self.code):
-            self._warn_of_start("was written by another version of styleinv or PyTorch")
-            return None
-        if threads != torch.get_num_threads():
-            warnings.warn(
-                f"{self.path} was written by a run with {threads} threads, which goes on with "
-                f"{torch.get_num_threads()}: its last digits may differ",
-                stacklevel=2,
+        if version != (FORMAT, self.results):
+            _warn(
+                f"{self.path} is of another version of styleinv: the run starts from its beginning"
             )
-        return State(found["values"], tensors)
+            return None
+        if made_with != _made_with():
+            now = f"the run goes on with {_made_with()}: its last digits may differ"
+            _warn(f"{self.path} was written with {made_with}, and {now}")
+        return state
 
     def remove(self) -> None:
+        """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
 
-    def _warn_of_start(self, reason: str) -> None:
-        warnings.warn(f"{self.path} {reason}: the run starts from its beginning", stacklevel=3)
+
+def _load(path: Path) -> Any:
+    """The content of an intact file; damage raises an exception of any kind."""
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise ValueError
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _made_with() -> str:
+    return f"PyTorch {torch.__version__} and {torch.get_num_threads()} threads"
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=3)
 
 
 def checked_seconds(argument: str, value: float) -> float:
-    """The seconds between two checkpoints, if they can be that."""
+    """Return `value` if it can be the seconds between two checkpoints."""
     if not 0 <= value <= MOST_SECONDS:
         raise InputError(
             f"{argument} is {value}, but must be a number of seconds from 0 to {MOST_SECONDS:,.0f}"
         )
     return value
-
-
-def _to_array(tensor: Tensor) -> "np.ndarray[Any, Any]":
-    plain = tensor.detach().cpu()
-    if plain.dtype in (torch.bfloat16, torch.float16):
-        plain = plain.float()
-    return np.asarray(plain.numpy())

@@ -1,9 +1,9 @@
 """The algebra of limited-memory BFGS, on tensors and on their device."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-
-from styleinv.checkpoint import State
 
 
 class CurvatureHistory:
@@ -35,27 +35,21 @@ class CurvatureHistory:
         return len(self._slots)
 
     def clear(self) -> None:
+        """Forget all pairs."""
         self._slots = []
 
-    def state(self) -> State:
-        """The pairs that count, and their products; the tensors are views, not copies."""
-        s, y = self._in_use()
-        products = {"S Y^T": self._sy, "Y Y^T": self._yy}
-        return State({"slots": self._slots, "scale": self._scale}, {"S": s, "Y": y, **products})
+    def state(self) -> dict[str, Any]:
+        """All that later directions depend on; the tensors are not copied."""
+        tensors = {"pairs": self._pairs, "S Y^T": self._sy, "Y Y^T": self._yy}
+        return {"slots": self._slots, "scale": self._scale, **tensors}
 
-    def restore(self, state: State) -> None:
-        self._slots, self._scale = list(state.values["slots"]), state.values["scale"]
-        s, y = self._in_use()
-        for own, name in ((s, "S"), (y, "Y"), (self._sy, "S Y^T"), (self._yy, "Y Y^T")):
-            own.copy_(state.tensors[name])
-
-    def _in_use(self) -> tuple[Tensor, Tensor]:
-        """The rows of S and Y that hold a pair: slots fill up from 0, and are then reused."""
-        n = len(self)
-        return self._pairs[:n], self._pairs[self.memory : self.memory + n]
+    def restore(self, state: dict[str, Any]) -> None:
+        self._slots, self._scale = list(state["slots"]), state["scale"]
+        for own, name in ((self._pairs, "pairs"), (self._sy, "S Y^T"), (self._yy, "Y Y^T")):
+            own.copy_(state[name])
 
     def add(self, step: Tensor, change: Tensor, curvature: float, squared_change: float) -> None:
-        """Take up s and y, given s^T y > 0 and y^T y; the oldest pair makes room."""
+        """Take up s and y, given s^T y > 0 and y^T y; when full, the oldest pair makes room."""
         slot = self._slots.pop(0) if len(self) == self.memory else len(self)
         self._slots.append(slot)
         self._pairs[slot] = step

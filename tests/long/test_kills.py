@@ -28,7 +28,7 @@ import pytest
 import torch
 
 from styleinv import InputError, cli
-from styleinv.checkpoint import SUFFIX, Checkpoint, State
+from styleinv.checkpoint import SUFFIX, Checkpoint
 from styleinv.images import Pixels
 from styleinv.runs import store
 from styleinv.runs.store import Record, Run
@@ -315,10 +315,10 @@ def keep_saving(runs: list[Run], folder: Path) -> None:
         store.save(run, folder)
 
 
-def keep_checkpoints(states: list[State], path: Path) -> None:
+def keep_checkpoints(states: list[dict[str, Any]], path: Path) -> None:
     """In a process of its own."""
     torch.set_num_threads(1)
-    checkpoint = Checkpoint(path, "run", "code")
+    checkpoint = Checkpoint(path, "run", 1)
     for state in itertools.cycle(states):
         checkpoint.write(state)
 
@@ -343,7 +343,7 @@ def test_a_record_is_there_in_full_or_not_at_all(
 
 
 def test_a_checkpoint_is_there_in_full_or_not_at_all(tmp_path: Path, kills: Counter[str]) -> None:
-    states = [State({"number": n}, {"x": torch.full((300_000,), float(n))}) for n in (1, 2)]
+    states = [{"number": n, "x": torch.full((300_000,), float(n))} for n in (1, 2)]
     random, found = Random("checkpoint"), []
     path = tmp_path / "a.checkpoint"
     for _ in range(KILLS_PER_TEST):
@@ -352,9 +352,9 @@ def test_a_checkpoint_is_there_in_full_or_not_at_all(tmp_path: Path, kills: Coun
         kills["checkpoint"] += killed(process, random.uniform(0, 0.2))
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found.append(Checkpoint(path, "run", "code").read())
+            found.append(Checkpoint(path, "run", 1).read())
     for state in filter(None, found):
-        assert (state.tensors["x"] == state.values["number"]).all()
+        assert (state["x"] == state["number"]).all()
     assert any(found)
 
 
