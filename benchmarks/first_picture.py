@@ -6,28 +6,31 @@ python benchmarks/first_picture.py SIZE ROUNDS
 import sys
 import time
 
-from styleinv.live.board import Board, References, wishes_of
-from styleinv.live.widget import CHOICE, FRAME_SECONDS, png
+from styleinv.live.choices import CHOICE, runs_of
+from styleinv.live.session import Session
+from styleinv.live.view import References, View
+from styleinv.live.widget import FRAME_SECONDS, png
 
 TENTH = 0.1
 
 
 def first_picture(size: int) -> float:
     """As the page does it, with its own first choice of all but the size."""
-    board = Board(References(None))
+    session = Session()
+    view = View(session, References())
     began = time.perf_counter()
-    board.start(wishes_of({**CHOICE, "size": size}))
-    while board.session.is_alive():
-        board.session.want_pictures()
-        state, (picture, *_), _ = board.look()
+    session.start(runs_of({**CHOICE, "size": size}))
+    while session.is_alive():
+        session.want_pictures()
+        state, (picture, *_), _ = view.look()
         points = state["runs"][0]["points"]
         if picture is not None and points[-1][1] < TENTH * points[0][1]:
             png(picture)
             break
-        board.session.join(FRAME_SECONDS)
+        session.join(FRAME_SECONDS)
     seconds = time.perf_counter() - began
-    board.session.stop()
-    board.session.join()
+    session.tell("stop")
+    session.join()
     return seconds
 
 

@@ -35,14 +35,13 @@ from styleinv.encoder import load_encoder
 from styleinv.errors import InputError, nearest, shown, whole_number
 from styleinv.files import remove_parts, write_atomically, write_text
 from styleinv.images import MIN_SIZE, load_style
-from styleinv.live import STATIC
 from styleinv.runs.locks import alone
 from styleinv.styles import LARGEST_SEED
 
 PAGES = ("_config.yml", "_toc.yml", "book")
 RESULTS, LEDGER = "results", "book/claims.yml"
 # Python 3.11's frozen modules make the debugger complain in every notebook's output.
-KERNEL_ENVIRONMENT = {STATIC: "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+KERNEL_ENVIRONMENT = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 # Cells to fold away, and what the fold is called.
 HIDDEN_CELLS = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
 

@@ -8,8 +8,6 @@ from typing import Any
 from docutils.nodes import document
 from sphinx.application import Sphinx
 
-from styleinv.live import STATIC
-
 # GitHub and Binder both take it for the newest commit of the default branch.
 BRANCH = "HEAD"
 
@@ -84,8 +82,6 @@ def correct_roles(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the above; the repository's address comes from the environment."""
-    # Where this build executes the notebooks, the live page is to be drawn as a snapshot.
-    os.environ.setdefault(STATIC, "1")
     app.add_config_value(
         "styleinv_repository", os.environ.get("STYLEINV_REPOSITORY", ""), "html", [str]
     )

@@ -1,11 +1,11 @@
-// The live page: choose, start, watch, compare. It shows what the kernel tells (`state` and the
-// pictures) and sends wishes; it computes nothing. `parts.js` comes before it in the same module.
-const STAGE = 512; // CSS pixels that a picture gets at most
-const CHUNK = 2 ** 20; // a server may close a connection over a larger message
+// The live page: choose, start, watch, compare. It shows what the kernel sends (`state` and the
+// pictures), sends wishes, and computes nothing. `parts.js` comes before it in the same module.
+const STAGE = 512; // a picture has at most so many CSS pixels
+const PIECE = 2 ** 23; // bytes of an upload in one message, which may have 10 MB in Jupyter
 const SHOWS = { one: 'One run', compare: 'Compare two', layers: 'Four layers', moments: 'N = 1 to 4' };
 const RUNNING = ['loading', 'running', 'paused'];
 
-// Each frame is answered, also while no view is drawn: a run that nobody answers is stopped.
+// Each frame is answered, even while no view is drawn: a run that nobody answers is stopped.
 function initialize({ model }) {
   model.on('change:state', () => model.send({ do: 'seen', tick: model.get('state').tick }));
 }
@@ -56,7 +56,7 @@ function render({ model, el }) {
 
   function number(name, title, attributes) {
     const control = h('input', { type: 'number', required: true, ...attributes });
-    // What is typed is taken as it is: the kernel says what is wrong with it.
+    // The kernel says what is wrong with a number.
     control.addEventListener('input', () => { choice[name] = control.valueAsNumber; });
     control.addEventListener('change', update);
     updates.push(() => { if (document.activeElement !== control) control.value = choice[name]; });
@@ -87,7 +87,7 @@ function render({ model, el }) {
   function update() {
     const mmd = choice.show !== 'moments' && choice.loss === 'mmd'
       || choice.show === 'compare' && choice.other_loss === 'mmd';
-    // Pairs that are drawn anew are for Adam alone.
+    // Only Adam can use pairs that are drawn anew.
     const adam = mmd && choice.pairing === 'random';
     for (const option of protocol.querySelectorAll('option')) {
       option.disabled = adam && !options.adam.includes(option.value);
@@ -106,25 +106,22 @@ function render({ model, el }) {
 
   async function upload(chosen) {
     if (!chosen) return;
-    const total = chosen.size;
-    const piece = (start, ...content) => send('upload', { name: chosen.name, total, start, choice }, content);
-    if (total > options.largest_upload) {
+    const { name, size } = chosen;
+    const piece = (start, ...content) => send('upload', { name, size, start, choice }, content);
+    if (size > options.largest_upload) {
       piece(0);
       return;
     }
     const content = await chosen.arrayBuffer();
-    for (let start = 0; start < Math.max(total, 1); start += CHUNK) {
-      piece(start, content.slice(start, start + CHUNK));
+    for (let start = 0; start < Math.max(size, 1); start += PIECE) {
+      piece(start, content.slice(start, start + PIECE));
     }
   }
   file.addEventListener('change', () => { upload(file.files[0]); file.value = ''; });
 
   // --- Pictures ------------------------------------------------------------------------------
 
-  // In the live page pictures come as bytes, in the snapshot as data URLs.
-  const exists = (picture) => Boolean(picture && (picture.length ?? picture.byteLength));
   function url(picture) {
-    if (typeof picture === 'string') return picture;
     const made = URL.createObjectURL(new Blob([picture], { type: 'image/png' }));
     urls.push(made);
     return made;
@@ -188,7 +185,7 @@ function render({ model, el }) {
     }
     runs.forEach((run, i) => {
       const stage = shown[i], source = model.get(`picture_${i}`);
-      if (stage.source !== source && exists(source)) {
+      if (stage.source !== source && source?.byteLength) {
         if (!stage.source) setPicture(stage.style, model.get('style_picture'));
         setPicture(stage.picture, source);
         stage.source = source;
@@ -207,12 +204,11 @@ function render({ model, el }) {
     stages.classList.toggle('live-many', many);
     const gap = parseFloat(getComputedStyle(stages).columnGap) || 0;
     const room = Math.min(many ? (stages.clientWidth - gap) / 2 : stages.clientWidth, STAGE);
-    const { width = 128, height = 128 } = state().size ?? {};
-    const zoom = Math.floor((room * devicePixelRatio) / width);
-    const px = `${zoom ? (zoom * width) / devicePixelRatio : room}px`;
+    const size = state().size ?? 128;
+    const zoom = Math.floor((room * devicePixelRatio) / size);
+    const px = `${zoom ? (zoom * size) / devicePixelRatio : room}px`;
     for (const { stage, figure } of shown) {
       figure.style.width = px;
-      stage.style.aspectRatio = `${width} / ${height}`;
       stage.classList.toggle('viewer-smooth', zoom === 0);
     }
   }
@@ -220,7 +216,6 @@ function render({ model, el }) {
   // --- Loss curves ---------------------------------------------------------------------------
 
   const plot = h('div', { class: 'viewer-curve' });
-  const label = (run) => run.short;
 
   function draw() {
     const runs = state().runs.filter(({ points }) => points.length);
@@ -248,7 +243,7 @@ function render({ model, el }) {
     const theta = thetas.flatMap((level) => [across('theta', level),
       text('θ', { class: 'theta', x: box.left + 4, y: y(level) - 5 })]);
     const dashed = references.map(({ points }) => s('path', { class: 'live-reference', d: d(points) }));
-    // A curve's name is at its end, and makes room for those of others.
+    // Each curve has its name at its end; names that would overlap move down.
     const ends = runs.map((run) => ({ run, at: run.points.at(-1) })).sort((a, b) => y(a.at[1]) - y(b.at[1]));
     let free = box.top;
     const curves = ends.flatMap(({ run, at: [evaluation, loss] }) => {
@@ -256,7 +251,7 @@ function render({ model, el }) {
       free = level + 14;
       return [s('path', { d: d(run.points), style: `stroke: ${run.colour}` }),
         s('circle', { cx: x(evaluation), cy: y(loss), r: 3.5, style: `fill: ${run.colour}` }),
-        text(label(run), { class: 'live-end', x: x(evaluation) + 7, y: level })];
+        text(run.short, { class: 'live-end', x: x(evaluation) + 7, y: level })];
     });
     const said = runs.map(({ title, points }) => `${title} at ${points.at(-1)[1].toPrecision(3)} after ${points.at(-1)[0]} evaluations`);
     plot.replaceChildren(s('svg', { width, height, role: 'img',
@@ -273,11 +268,11 @@ function render({ model, el }) {
 
   function showNumbers() {
     const { runs } = state();
-    const names = runs.length ? Object.keys(runs[0].numbers) : [];
+    const names = new Set(runs.flatMap(({ numbers }) => Object.keys(numbers)));
     const head = h('tr', {}, h('td'), ...runs.map((run) => h('th', { scope: 'col' },
       h('i', { style: `background: ${run.colour}` }), run.short)));
-    const rows = names.map((name) => h('tr', {}, h('th', { scope: 'row' }, name),
-      ...runs.map(({ numbers }) => h('td', {}, numbers[name]))));
+    const rows = [...names].map((name) => h('tr', {}, h('th', { scope: 'row' }, name),
+      ...runs.map(({ numbers }) => h('td', {}, numbers[name] ?? ''))));
     table.replaceChildren(h('thead', {}, head), h('tbody', {}, ...rows));
     table.hidden = !runs.length;
     sources.replaceChildren(...[...new Set(runs.flatMap(({ reference, provenance }) =>
@@ -335,16 +330,12 @@ function render({ model, el }) {
   }
 
   const part = (tag, name, ...children) => h(tag, { class: `live-${name}` }, ...children);
-  const root = part('div', 'root viewer explore',
+  const root = part('div', 'root viewer live',
     part('fieldset', 'styles', styles.group),
     part('div', 'columns',
       part('fieldset', 'choices', show, layers, losses, kernel, other, selects),
       part('div', 'view', part('fieldset', 'run', bar), message, saved, stages),
       part('div', 'numbers', plot, table, sources)));
-  // In the snapshot only the divider works.
-  for (const needsKernel of root.querySelectorAll('.live-styles, .live-choices, .live-run')) {
-    needsKernel.disabled = options.frozen;
-  }
   for (const [event, over] of [['dragover', true], ['dragleave', false], ['drop', false]]) {
     root.addEventListener(event, (happened) => {
       happened.preventDefault();

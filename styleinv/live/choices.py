@@ -1,0 +1,94 @@
+"""What a reader can choose on the live page, and which runs a choice means."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from styleinv.encoder import LAYERS
+from styleinv.errors import InputError, one_of, whole_number
+from styleinv.images import MAX_SIZE, MIN_SIZE, STYLE_NAMES
+from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA, title_of
+from styleinv.protocol import PROTOCOLS
+from styleinv.styles import LARGEST_SEED
+
+ENCODERS = {
+    "bundled": "bundled",
+    "vgg19": "VGG-19 (downloads 548 MB once)",
+    "random": "random weights",
+    "file": "a weights file",
+}
+SHOWS = ("one", "compare", "layers", "moments")
+# What the page offers: lists of (value, title); and the protocols for pairs that are drawn anew.
+OPTIONS: dict[str, Any] = {
+    "layer": [(layer, layer) for layer in LAYERS],
+    "loss": [(loss, title_of(loss)) for loss in LOSSES if loss != "mmd-random"],
+    "pairing": [("adjacent", "neighbours"), ("random", "drawn anew (Adam)")],
+    "protocol": [(p.name, f"{p.name} ({p.method})") for p in PROTOCOLS.values()],
+    "encoder": list(ENCODERS.items()),
+    "adam": [p.name for p in PROTOCOLS.values() if p.method == "adam"],
+}
+# What is chosen at first.
+CHOICE: dict[str, Any] = {
+    "show": "one",
+    "style": STYLE_NAMES[0],
+    "layer": "relu_2_1",
+    "loss": "gram",
+    "other_layer": "relu_2_1",
+    "other_loss": "moment-3",
+    "pairing": "adjacent",
+    "alpha": ALPHA,
+    "protocol": "fast",
+    "size": 128,
+    "seed": 0,
+    "encoder": "bundled",
+    "weights": "",
+}
+
+
+def runs_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The runs that a choice means, in their order, each as the arguments of `inversion.plan`.
+
+    Args:
+        choice: a value for every key of `CHOICE`.
+
+    Raises:
+        InputError: a number is missing or out of range, the weights file has no name, or `show` is
+            unknown.
+    """
+    one_of("show", choice["show"], SHOWS)
+    cells = {
+        "one": [(choice["layer"], choice["loss"])],
+        "compare": [
+            (choice["layer"], choice["loss"]),
+            (choice["other_layer"], choice["other_loss"]),
+        ],
+        "layers": [(layer, choice["loss"]) for layer in LAYERS],
+        "moments": [(choice["layer"], f"moment-{n}") for n in range(1, 5)],
+    }
+    encoder = choice["encoder"]
+    if encoder == "file":
+        encoder = choice["weights"].strip()
+        if not encoder:
+            raise InputError("encoder is a weights file, but the field has no file's name")
+    common = {
+        "style": choice["style"],
+        "protocol": choice["protocol"],
+        "size": whole_number("size", choice["size"], MIN_SIZE, MAX_SIZE),
+        "seed": whole_number("seed", choice["seed"], 0, LARGEST_SEED),
+        "encoder": encoder,
+    }
+    return [
+        {**common, "layer": layer, **_loss_arguments(loss, choice)}
+        for layer, loss in cells[choice["show"]]
+    ]
+
+
+def _loss_arguments(loss: str, choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The loss; for MMD also the kernel width and the pairing that are chosen."""
+    if loss not in WITH_ALPHA:
+        return {"loss": loss}
+    if not isinstance(choice["alpha"], int | float):
+        raise InputError("alpha, the kernel width, must be a number greater than 0")
+    return {
+        "loss": "mmd-random" if choice["pairing"] == "random" else "mmd",
+        "alpha": choice["alpha"],
+    }

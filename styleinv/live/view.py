@@ -1,0 +1,192 @@
+"""A session as the live page shows it: plain JSON values and pictures."""
+
+import functools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from styleinv.encoder import LAYERS
+from styleinv.errors import InputError
+from styleinv.images import Pixels
+from styleinv.inversion import Task
+from styleinv.live.session import Attempt, Session
+from styleinv.losses import COLOURS, title_of
+from styleinv.runs import measures, store
+from styleinv.runs.record import Asked, Record, asked_of, duration
+
+# Measuring takes at most a tenth of the time, and happens at most once a second.
+MEASURE_SECONDS, MEASURE_SHARE = 1.0, 0.1
+# The shades of a loss's colour, in per cent, that tell the four layers apart.
+SHADES = dict(zip(LAYERS, (40, 60, 80, 100), strict=True))
+
+
+class References:
+    """The reference runs in a folder, which are read when the first one is looked for."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+
+    @functools.cached_property
+    def _runs(self) -> dict[tuple[str, Asked], Record]:
+        records = {} if self.folder is None else store.read_records(self.folder)
+        return {_cell(record.source, record.asked): record for record in records.values()}
+
+    def curve(self, task: Task) -> dict[str, Any]:
+        """The loss curve of the task's reference run.
+
+        Returns:
+            `text`: a sentence on which run it is, or why there is none; and if there is one,
+            `points`: the curve as (evaluations, loss).
+        """
+        try:
+            found = self._runs.get(_cell(task.source, asked_of(task)))
+        except (OSError, InputError) as error:
+            return {"text": f"The reference runs here cannot be read: {error}."}
+        if found is None:
+            return {"text": "No reference run here has the same style, encoder, size and so on."}
+        date = found.made_with.date[:10]
+        return {
+            "points": [(point.evaluations, point.loss) for point in found.trace],
+            "text": f"Dashed: the reference run of the same cell, {date}.",
+        }
+
+
+def _cell(source: str, asked: Asked) -> tuple[str, Asked]:
+    """What two runs must agree in to be compared: everything but the machine."""
+    protocol = msgspec.structs.replace(asked.protocol, seconds=None)
+    machine = {"style_sha256": "", "encoder": "", "device": "", "dtype": ""}
+    return source, msgspec.structs.replace(asked, protocol=protocol, **machine)
+
+
+class View:
+    """What there is to see of a session, beside the reference runs."""
+
+    def __init__(self, session: Session, references: References) -> None:
+        self.session, self.references = session, references
+        # The picture that was measured, and its measures.
+        self._measured: WeakKeyDictionary[Attempt, tuple[Pixels, dict[str, str]]]
+        self._measured = WeakKeyDictionary()
+        self._next_measure = 0.0
+
+    def look(self) -> tuple[dict[str, Any], list[Pixels | None], Pixels | None]:
+        """The state as JSON values, a picture for each run, and the style's picture."""
+        attempts = self.session.attempts
+        self._measure(attempts)  # takes longer than a run should wait for the lock
+        with self.session.lock:
+            failed = next((a.message for a in attempts if a.phase == "failed"), "")
+            notes = dict.fromkeys(note for attempt in attempts for note in attempt.notes)
+            state = {
+                "batch": self.session.batch,
+                "phase": self._phase(attempts),
+                "runs": [self._run(attempt, attempts) for attempt in attempts],
+                "size": attempts[0].asked_for["size"] if attempts else None,
+                "savable": any(attempt.result for attempt in attempts),
+                "message": sentence(failed) or " ".join(map(sentence, notes)),
+                "bad": bool(failed),
+            }
+            pictures = [attempt.pixels for attempt in attempts]
+            style = next((a.style for a in attempts if a.style is not None), None)
+        return state, pictures, style
+
+    def _phase(self, attempts: Sequence[Attempt]) -> str:
+        if not self.session.is_alive():
+            return "ended" if attempts else "idle"
+        going = ("running", "paused")
+        return next((a.phase for a in attempts if a.phase in going), "loading")
+
+    def _run(self, attempt: Attempt, attempts: Sequence[Attempt]) -> dict[str, Any]:
+        task, layer, loss = attempt.task, attempt.asked_for["layer"], attempt.asked_for["loss"]
+        several_layers = len({a.asked_for["layer"] for a in attempts}) > 1
+        only_layers = several_layers and len({a.asked_for["loss"] for a in attempts}) == 1
+        _, measured = self._measured.get(attempt, (None, {}))
+        names = [layer] * several_layers + [title_of(loss)] * (not only_layers)
+        return {
+            "title": f"{layer}, {title_of(loss)}",
+            "short": ", ".join(names),
+            "style": "" if task is None else task.style_name,
+            "phase": attempt.phase,
+            "status": _status(attempt),
+            "colour": _colour(loss, SHADES[layer] if only_layers else 100),
+            "points": attempt.points.copy(),
+            "theta": None if task is None else _theta(task),
+            "reference": None if task is None else self.references.curve(task),
+            "numbers": {**_numbers(attempt), **measured},
+            "provenance": "" if task is None else _provenance(task),
+        }
+
+    def _measure(self, attempts: Sequence[Attempt]) -> None:
+        """Measure new pictures: the last one of a run at once, others when it is time again."""
+        began = time.monotonic()
+        for attempt in attempts:
+            pixels, style = attempt.pixels, attempt.style
+            if pixels is None or style is None or pixels is self._measured.get(attempt, [None])[0]:
+                continue
+            if began >= self._next_measure or attempt.phase == "ended":
+                self._measured[attempt] = pixels, _measures(pixels, style)
+                now = time.monotonic()
+                self._next_measure = now + max(MEASURE_SECONDS, (now - began) / MEASURE_SHARE)
+
+
+def _measures(pixels: Pixels, style: Pixels) -> dict[str, str]:
+    return {
+        "structure size": f"{measures.structure_size(pixels):.1f} px",
+        "of the style": f"{measures.structure_size(style):.1f} px",
+        "colour distance": f"{measures.colour_distance(pixels, style):.1f}",
+    }
+
+
+def _numbers(attempt: Attempt) -> dict[str, str]:
+    """How far a run has come, as texts for the table."""
+    if not attempt.points:
+        return {}
+    evaluations, loss = attempt.points[-1]
+    rate, left = attempt.rate(), attempt.seconds_left()
+    return {
+        "loss": f"{loss:.3g}",
+        "iterations": f"{attempt.iteration:,}",
+        "evaluations": f"{evaluations:,}",
+        "iterations/s": "" if rate is None else f"{rate:.1f}",
+        "time": duration(attempt.seconds),
+        "time left": "" if left is None else f"≤ {duration(left)}",
+    }
+
+
+def _status(attempt: Attempt) -> str:
+    """A few words to stand below a picture."""
+    if attempt.result is not None:
+        return f"ended: {attempt.result.stop_reason}"
+    loss = attempt.asked_for["loss"]
+    if attempt.phase == "running" and attempt.stage != loss:
+        return f"warm-up: {attempt.stage.replace(loss, title_of(loss))}"
+    return attempt.phase
+
+
+def _colour(loss: str, percent: int) -> str:
+    """A CSS colour: that of the loss in the book's figures, mixed with the page's."""
+    own = "var(--ink)" if loss == "gram" else COLOURS.get(loss, "var(--accent)")
+    return own if percent == 100 else f"color-mix(in srgb, {own} {percent}%, var(--paper))"
+
+
+def _theta(task: Task) -> float | None:
+    """Theta on the scale of the curve, see `styleinv.runs.record.Record.theta`."""
+    theta = task.protocol.theta_of(task.loss)
+    return None if theta is None else theta / task.protocol.weight(task.loss)
+
+
+def _provenance(task: Task) -> str:
+    encoder, size = task.encoder, task.style.shape[-1]
+    return (
+        f"{task.style_name} · encoder {encoder.name} ({encoder.sha256[:12]}) · "
+        f"{size} x {size} pixels · protocol {task.protocol.name} · "
+        f"seed {task.seed} · {encoder.device.type}"
+    )
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter and a full stop; an empty text stays empty."""
+    text = text.strip()
+    return text and f"{text[0].upper()}{text[1:].rstrip('.')}."
