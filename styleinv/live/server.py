@@ -90,8 +90,13 @@ def _config(folder: str, port: int) -> Config:
     c.Voila.ip, c.Voila.port, c.Voila.port_retries = HOST, port, 0
     c.Voila.open_browser = False
     c.Voila.log_level = "ERROR"
-    # Turns away a page of another host that pretends to be this one.
-    c.Voila.tornado_settings = {"allow_remote_access": False}
+    c.Voila.tornado_settings = {
+        # Turns away a page of another host that pretends to be this one.
+        "allow_remote_access": False,
+        # A window that closes ends its kernel by a POST without a token. There are no other POSTs,
+        # and this one has the kernel's random id.
+        "disable_check_xsrf": True,
+    }
     c.VoilaConfiguration.extension_allowlist = EXTENSIONS
     c.VoilaConfiguration.file_allowlist = []
     # A newer kernel warns of a connection that is not encrypted.
