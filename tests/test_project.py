@@ -1,10 +1,18 @@
-"""What is said in more than one place is the same everywhere."""
+"""What is said in more than one place is the same everywhere, and what is shipped is complete."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
@@ -13,48 +21,40 @@ from styleinv.encoder import LAYERS, Encoder
 from styleinv.losses import LOSSES
 from styleinv.protocol import CHAPTER, RELEASED
 from styleinv.runs.reference import reference_runs
+from styleinv.runs.verification import verify
 from tests.conftest import ROOT
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"pytorch-cpu": "torch"}
 
 
-def requirement(text: str) -> tuple[str, str]:
-    """``"numpy>=1.26"`` -> ("numpy", ">=1.26")."""
-    match = re.fullmatch(r"([A-Za-z0-9._-]+)\s*(.*)", text)
-    assert match is not None
-    return CONDA_NAMES.get(match[1], match[1]).lower(), match[2]
+def versions(requirements: Iterable[str]) -> dict[str, str]:
+    """``["numpy>=1.26"]`` -> {"numpy": ">=1.26"}."""
+    pairs = [re.fullmatch(r"([\w.-]+)\s*(.*)", text) for text in requirements]
+    found = {pair[1]: pair[2] for pair in pairs if pair is not None}
+    return {CONDA_NAMES.get(name, name).lower(): version for name, version in found.items()}
 
 
 def declared() -> dict[str, str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    optional = project["optional-dependencies"]
-    everything = project["dependencies"] + optional["book"] + optional["cluster"]
-    return dict(requirement(text) for text in everything)
+    extras = PROJECT["optional-dependencies"]
+    return versions(PROJECT["dependencies"] + extras["book"] + extras["cluster"])
 
 
 def test_environment_yml_asks_for_what_pyproject_asks_for() -> None:
-    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    from_pip = next(entry["pip"] for entry in entries if isinstance(entry, dict))
-    names = [entry for entry in entries if isinstance(entry, str)]
-    names += [entry for entry in from_pip if not entry.startswith("-")]
-    asked = dict(requirement(name) for name in names)
-    for conda_only in ("python", "pip"):
-        asked.pop(conda_only)
-    assert asked == declared()
+    *entries, from_pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    entries += [entry for entry in from_pip["pip"] if not entry.startswith("-")]
+    asked = versions(entries)
+    assert {name: asked[name] for name in asked.keys() - {"python", "pip"}} == declared()
 
 
 def test_the_lock_file_holds_every_requirement() -> None:
-    locked = set(
-        re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.M)
-    )
-    assert declared().keys() <= locked
+    lock = (ROOT / "requirements.lock").read_text()
+    assert declared().keys() <= set(re.findall(r"^([\w.-]+)==", lock, re.M))
 
 
-def test_citation_has_the_version() -> None:
+def test_versions_and_fingerprints_agree(bundled: Encoder) -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
-
-
-def test_model_card_describes_the_weights_that_ship(bundled: Encoder) -> None:
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
     card = json.loads((ROOT / "styleinv/weights/bundled.json").read_text())
     assert card["sha256"] == bundled.sha256
 
@@ -62,22 +62,13 @@ def test_model_card_describes_the_weights_that_ship(bundled: Encoder) -> None:
 def test_readme_picture_shows_the_reference_runs() -> None:
     """Column by column, row by row, to the pixel."""
     runs = reference_runs("chapter", ROOT / "results")
-    with Image.open(ROOT / "results/picture.png") as picture:
+    with Image.open(ROOT / "book/picture.png") as picture:
         drawn = np.asarray(picture.convert("RGB"))
     for i, style in enumerate(("bundled:strokes", "skimage:coffee", "bundled:mosaic")):
         for j, layer in enumerate(LAYERS, start=1):
             top, left = 24 + i * 262, j * 262
             shown = drawn[top : top + 256, left : left + 256]
             np.testing.assert_array_equal(shown, runs[style, layer, "gram"].image)
-
-
-def test_readme_says_how_its_picture_was_made() -> None:
-    runs = reference_runs("chapter", ROOT / "results")
-    asked = [run.record["asked"] for (_, _, loss), run in runs.items() if loss == "gram"]
-    assert {(a["height"], a["width"], a["seed"]) for a in asked} == {(256, 256, 0)}
-    assert {a["protocol"]["name"] for a in asked} == {"fast"}
-    text = " ".join((ROOT / "README.md").read_text().split())
-    assert "activation-normalised VGG-19, 256 x 256, protocol `fast`, seed 0." in text
 
 
 def test_the_most_iterations_are_as_said() -> None:
@@ -92,35 +83,85 @@ def test_the_most_iterations_are_as_said() -> None:
         assert f"up to {longest:,}" in (ROOT / file).read_text()
 
 
-def test_workflows_use_what_exists() -> None:
-    """Make's targets and variables, and the files and folders that the workflows name."""
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
-    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-    assert [file.name for file in files] == ["book.yml", "tests.yml"]
-    called = set()
-    for file in files:
-        for job in yaml.safe_load(file.read_text())["jobs"].values():
-            for step in job["steps"]:
-                if "uses" in step:
-                    assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step["uses"])
-                for target, variable in re.findall(r"make (\S+) (\w+)=", step.get("run", "")):
-                    assert f"\n{variable} ?=" in f"\n{makefile}"
-                    called.add(target)
-                lock = step.get("with", {}).get("cache-dependency-path")
-                assert lock is None or (ROOT / lock).is_file()
-    assert called == {"book", "test"} <= targets
-
-
-def test_workflows_run_the_pythons_that_are_supported() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["requires-python"] == ">=3.11,<3.14"
-    tests = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
-    matrix = tests["jobs"]["test"]["strategy"]["matrix"]
+def test_workflows_run_what_exists_on_every_python_that_is_supported() -> None:
+    tests, book = ((ROOT / ".github/workflows" / f"{name}.yml") for name in ("tests", "book"))
+    called = set(re.findall(r"make (\S+)", tests.read_text() + book.read_text()))
+    assert called == {"test", "test-long", "book"}
+    assert called <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    matrix = yaml.safe_load(tests.read_text())["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python"] == ["3.11", "3.12", "3.13"]
+    assert PROJECT["requires-python"] == ">=3.11,<3.14"
 
 
-def test_the_published_book_is_the_one_that_is_built() -> None:
-    job = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())["jobs"]["build"]
-    published = [step["with"]["path"] for step in job["steps"] if "pages-artifact" in str(step)]
-    assert published == ["_build/html"]
+def test_a_committed_run_can_be_made_again() -> None:
+    found = verify(ROOT / "results" / "runs" / "bundled-64", rerun=1, seed=1)
+    assert (found.wrong, len(found.reruns)) == ([], 1)
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the wheel holds, in a folder."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("unpacked")
+    kept_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "styleinv", source / "styleinv", ignore=kept_out)
+    shutil.copytree(ROOT / "book", source / "book", ignore=kept_out)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(source)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    with zipfile.ZipFile(next(source.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    return folder
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(unpacked: Path) -> None:
+    def files(folder: Path) -> set[Path]:
+        paths = (path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder) for path in paths if "__pycache__" not in path.parts}
+
+    assert files(unpacked / "styleinv") == files(ROOT / "styleinv")
+    assert files(unpacked / "styleinv_book") == files(ROOT / "book" / "styleinv_book")
+    assert {path.name for path in unpacked.iterdir()} == {
+        *("styleinv", "styleinv_book", f"styleinv-{__version__}.dist-info")
+    }
+
+
+# Refuses what only the extras bring, as if it were not installed, and runs the command line.
+BASE_INSTALL = """
+import sys
+
+class Missing:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {extras}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Missing)
+from styleinv.cli import main
+main()
+"""
+EXTRAS = {
+    *("IPython", "anywidget", "dask", "distributed", "ipykernel", "ipywidgets", "jupyter_book"),
+    *("jupyter_core", "jupytext", "matplotlib", "nbclient", "nbformat", "papermill", "sphinx"),
+    *("traitlets", "voila"),
+}
+
+
+def test_a_base_install_inverts_and_verifies_and_says_what_it_lacks(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", BASE_INSTALL.format(extras=EXTRAS), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    done = run("invert", "bundled:dots", "--size", "16", "--iterations", "2")
+    assert done.returncode == 0, done.stderr
+    done = run("verify", "out", "--rerun", "1")
+    assert done.returncode == 0, done.stderr
+    for command in ("explore", "book"):
+        done = run(command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "pip install 'styleinv[book]'" in done.stderr
