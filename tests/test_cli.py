@@ -1,13 +1,12 @@
-"""The command line as a user meets it: files out, one sentence and exit code 2 for bad input."""
+"""The command line as a user meets it: files out, plain words, exit codes, Ctrl-C."""
 
 import json
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,185 +14,142 @@ from PIL import Image
 from styleinv import __version__, cli
 from tests.conftest import PROGRAM, ROOT, interrupted, wait_for
 
-
-def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(PROGRAM), *(str(argument) for argument in arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+# Runs the command line with these arguments; its exit code, and what it printed and reported.
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    pixels = np.random.default_rng(0).integers(0, 256, (260, 300, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "my picture.png")
-    return tmp_path / "my picture.png"
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["styleinv", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (stop.value.code, *capsys.readouterr())  # type: ignore[return-value]
+
+    return run
 
 
-def test_invert_writes_picture_and_record(picture: Path, tmp_path: Path) -> None:
-    done = run("invert", picture.name, "--size", 32, "--iterations", 5, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    png, record = (tmp_path / line for line in done.stdout.splitlines())
+def test_the_program_is_installed(tmp_path: Path) -> None:
+    done = subprocess.run([PROGRAM, "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"styleinv {__version__}\n")
+
+
+def test_invert_writes_picture_and_record_once(run: Run, tmp_path: Path) -> None:
+    style = tmp_path / "my picture.png"
+    Image.radial_gradient("L").save(style)
+    command = ("invert", style.name, "--size", 32, "--iterations", 5)
+    code, printed, said = run(*command)
+    assert code == 0
+    png, record = (tmp_path / line for line in printed.splitlines())
     with Image.open(png) as image:
         assert (image.size, image.mode) == ((32, 32), "RGB")
-    asked = json.loads(record.read_text())["asked"]
-    assert (asked["layer"], asked["loss"], asked["seed"]) == ("relu_2_1", "gram", 0)
-    assert "5/5" in done.stderr
-    assert f"loss {json.loads(record.read_text())['result']['loss']:.2e}" in done.stderr
-    assert "stopped by: budget" in done.stderr
+    kept = json.loads(record.read_text())
+    assert [kept["asked"][name] for name in ("layer", "loss", "seed")] == ["relu_2_1", "gram", 0]
+    assert "5/5" in said
+    assert f"loss {kept['result']['loss']:.2e}" in said
+    assert "stopped by: budget" in said
+    code, printed_again, said = run(*command)
+    assert (code, printed_again) == (0, printed)
+    assert "kept from an earlier run" in said
+    code, printed_again, said = run(*command, "--again")
+    assert (code, printed_again) == (0, printed)
+    assert "kept from an earlier run" not in said
 
 
-def test_sweep_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
-    options = ("--layer", "relu_1_1", "--loss", "gram", "--loss", "mmd", "--seeds", 2)
-    again = [
-        run(
-            *("sweep", "--style", picture, "--style", "bundled:dots", *options),
-            *("--size", 16, "--iterations", 2, "--out", "runs"),
-            cwd=tmp_path,
-        )
-        for _ in range(2)
-    ]
-    assert [done.returncode for done in again] == [0, 0]
-    assert [done.stdout for done in again] == ["runs\n", "runs\n"]
-    assert "kept" not in again[0].stderr
-    assert again[1].stderr.count("kept from an earlier run") == 8
-    assert len(list((tmp_path / "runs").glob("*.png"))) == 8
+def test_sweep_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
+    cells = ("--layer", "relu_1_1", "--loss", "gram", "--loss", "mmd", "--seeds", 2)
+    styles = ("--style", "bundled:strokes", "--style", "bundled:dots")
+    command = ("sweep", *styles, *cells, "--size", 16, "--iterations", 2, "--out", "runs")
+    for kept in (0, 8):
+        code, printed, said = run(*command)
+        assert (code, printed) == (0, "runs\n")
+        assert said.count("kept from an earlier run") == kept
+        assert len(list((tmp_path / "runs").glob("*.png"))) == 8
 
 
-def test_ctrl_c_keeps_what_is_there(picture: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
     """The picture as far as it is, and a checkpoint from which the same command goes on."""
-    options = ("--size", "24", "--protocol", "chapter", "--iterations", "1500")
-    command = ["invert", picture, *options, "--checkpoint-every", "0.05"]
-    done = interrupted(lambda _: any(tmp_path.glob("out/*.checkpoint")), command, tmp_path)
+    options = ("--size", 24, "--protocol", "chapter", "--iterations", 500)
+    command = ("invert", "bundled:strokes", *options)
+    done = interrupted(
+        lambda _: any(tmp_path.glob("out/*.checkpoint")),
+        [*command, "--checkpoint-every", 0],
+        tmp_path,
+    )
     assert done.returncode == 130, done.stderr
     assert "The same command again goes on from here." in done.stderr
-    png, file = (tmp_path / line for line in done.stdout.splitlines())
+    png, record = (tmp_path / line for line in done.stdout.splitlines())
     assert png.is_file()
-    stopped = json.loads(file.read_text())["result"]
+    stopped = json.loads(record.read_text())["result"]
     assert stopped["stop_reason"] == "stopped"
-    assert 0 <= stopped["iterations"] < 1500
-    done = run(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    whole = run(*command, "--out", "other", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    ended, expected = (
-        json.loads((folder / file.name).read_text())["result"]
-        for folder in (tmp_path / "out", tmp_path / "other")
-    )
+    assert 0 <= stopped["iterations"] < 500
+    ended, expected = {}, {}
+    for folder, result in (("out", ended), ("other", expected)):
+        assert run(*command, "--out", folder)[0] == 0
+        result |= json.loads((tmp_path / folder / record.name).read_text())["result"]
     assert {**ended, "seconds": 0} == {**expected, "seconds": 0}
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_ctrl_c_ends_a_sweep_that_goes_on_later(tmp_path: Path) -> None:
-    options = ("--layer", "relu_2_2", "--loss", "mmd", "--loss", "gram", "--size", "32")
-    command = ["sweep", "--style", "bundled:dots", *options, "--iterations", "200", "--out", "runs"]
+def test_ctrl_c_ends_a_sweep_that_goes_on_later(run: Run, tmp_path: Path) -> None:
+    cells = ("--layer", "relu_2_2", "--loss", "mmd", "--loss", "gram", "--size", 32)
+    command = ("sweep", "--style", "bundled:dots", *cells, "--iterations", 200, "--out", "runs")
     done = interrupted(
         lambda _: any(tmp_path.glob("runs/*gram*.checkpoint")),
-        [*command, "--checkpoint-every", "0"],
+        [*command, "--checkpoint-every", 0],
         tmp_path,
     )
     assert done.returncode == 130, done.stderr
     assert "The same command again goes on from here." in done.stderr
     assert len(list(tmp_path.glob("runs/*.checkpoint"))) == 1
-    done = run(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("kept from an earlier run") == 1
+    code, _, said = run(*command)
+    assert code == 0
+    assert said.count("kept from an earlier run") == 1
     assert {file.suffix for file in tmp_path.glob("runs/*")} == {".json", ".png"}
 
 
 def test_says_that_a_protocol_has_no_checkpoints(tmp_path: Path) -> None:
-    command = ["invert", "bundled:dots", "--protocol", "scipy", "--size", "64", "--out", "out"]
-
     def has_begun(_: object) -> bool:
         wait_for(lambda: any(tmp_path.glob("out/.*.lock")))
         time.sleep(0.5)  # some iterations; a first one would do
         return True
 
+    command = ("invert", "bundled:dots", "--protocol", "scipy", "--size", 64)
     done = interrupted(has_begun, command, tmp_path)
     assert done.returncode == 130, done.stderr
     assert "starts from the beginning: protocol 'scipy' has no checkpoints" in done.stderr
 
 
-def test_a_run_that_is_there_is_not_made_again(tmp_path: Path) -> None:
-    command = ("invert", "bundled:dots", "--size", 16, "--iterations", 2)
-    outputs = [run(*command, *more, cwd=tmp_path) for more in ((), (), ("--again",))]
-    assert [done.returncode for done in outputs] == [0, 0, 0]
-    assert len({done.stdout for done in outputs}) == 1
-    assert ["kept from an earlier run" in done.stderr for done in outputs] == [False, True, False]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--parameters-file", "absent.yml"], "parameters-file 'absent.yml' cannot be read"),
-        (["-p", "size"], "parameter is 'size', but must be NAME=VALUE"),
-        (["-p", "size=abc"], "parameter 'size' is 'abc', but must be a whole number"),
-        (["-p", "seeds=x"], "parameter 'seeds' is 'x', but must be a whole number"),
-        (["-p", "encoder=3"], "encoder '3' is neither an existing weights file nor one of"),
-        (["-p", "encoder="], "parameter 'encoder' is '', but must be a text"),
-        (["-p", "styles="], "parameter 'styles' is '', but must be a text"),
-        (["-p", "styles=[1, 2]"], "is not an existing file"),
-        (["-p", "styles=absent.jpg"], "image 'absent.jpg' is not an existing file"),
-        (["-p", "colour=red"], "parameter 'colour' is unknown"),
-    ],
-)
-def test_bad_parameters_of_the_book(
-    arguments: list[str],
-    sentence: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    shutil.copy(ROOT / "_toc.yml", tmp_path)
-    before = sorted(tmp_path.rglob("*"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["styleinv", "book", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.err.startswith("Error: ")
-    assert sentence in printed.err
-    assert len(printed.err.strip().splitlines()) == 1
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_help_is_worth_reading(tmp_path: Path) -> None:
-    text = " ".join(run("invert", "--help", cwd=tmp_path).stdout.split())
+def test_help_names_what_can_be_chosen(run: Run) -> None:
+    text = " ".join(run("invert", "--help")[1].split())
     for word in ("relu_2_2", "moment-4", "vgg19", "chapter", "bundled:NAME", "Example:", "Ctrl-C"):
         assert word in text
+    assert "bundled:strokes" in run("styles")[1]
+    assert "vgg19" in run("encoders")[1]
 
 
-def test_lists_and_version(tmp_path: Path) -> None:
-    assert "bundled:strokes" in run("styles", cwd=tmp_path).stdout
-    assert "vgg19" in run("encoders", cwd=tmp_path).stdout
-    assert run("--version", cwd=tmp_path).stdout.strip() == f"styleinv {__version__}"
-
-
-def test_claims_prints_the_rows_asked_for() -> None:
-    done = run("claims", "C1", "C14", cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    heads = [line for line in lines if not line.startswith(" ")]
+def test_claims_prints_the_rows_asked_for(run: Run) -> None:
+    files = ("--results", ROOT / "results", "--file", ROOT / "book" / "claims.yml")
+    code, printed, _ = run("claims", "C1", "C14", *files)
+    assert code == 0
+    heads = [line for line in printed.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in heads] == ["C1", "C14"]
-    assert all("rule:" in line for line in lines if line not in heads)
-    done = run("claims", "C18", cwd=ROOT)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "claim is 'C18', but must be one of: C1, C2" in done.stderr
+    assert all("rule:" in line for line in printed.splitlines() if line not in heads)
 
 
-def test_verify_exits_with_1_if_something_is_wrong(tmp_path: Path) -> None:
-    options = ("--size", 16, "--iterations", 2, "--out", "runs")
-    done = run("invert", "bundled:dots", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = run("verify", "runs", "--rerun", 1, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1 records, 1 with their picture, 1 measured anew, 1 made again")
-    assert "bit for bit the same" in done.stderr
-    picture = next((tmp_path / "runs").glob("*.png"))
+def test_verify_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    assert run("invert", "bundled:dots", "--size", 16, "--iterations", 2)[0] == 0
+    code, printed, said = run("verify", "out", "--rerun", 1)
+    assert code == 0
+    assert printed.startswith("1 records, 1 with their picture, 1 measured again, 1 made again")
+    assert "bit for bit the same" in said
+    picture = next((tmp_path / "out").glob("*.png"))
     Image.new("RGB", (16, 16)).save(picture)
-    done = run("verify", "runs", cwd=tmp_path)
-    assert done.returncode == 1
-    assert picture.stem in done.stdout
+    code, printed, _ = run("verify", "out")
+    assert code == 1
+    assert picture.stem in printed
 
 
 @pytest.mark.parametrize(
@@ -206,18 +162,10 @@ def test_verify_exits_with_1_if_something_is_wrong(tmp_path: Path) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_memory_that_is_used_up_is_one_sentence(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", broken)
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == (
-        "Error: the memory is used up; a smaller --size needs less.\n"
-    )
-    monkeypatch.setattr(cli, "app", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        cli.main()
+    monkeypatch.setattr(cli, "app", fail)
+    assert run() == (2, "", "Error: the memory is used up; a smaller --size needs less.\n")
