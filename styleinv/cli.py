@@ -36,7 +36,6 @@ from styleinv.styles import PAINTED, PHOTOGRAPHS
 
 if TYPE_CHECKING:
     from styleinv.runs.cluster import DaskCluster
-    from styleinv.runs.store import Run
 
 GOES_ON = "The same command again goes on from here."
 STARTS_AGAIN = "The same command again starts from the beginning: protocol {!r} has no checkpoints."
@@ -79,33 +78,24 @@ def _options(
 
 # --- invert
 
-StyleArgument = Annotated[str, Argument(help=f"Image file, {BUNDLED}NAME or {SCIKIT_IMAGE}NAME.")]
-LayerOption = Annotated[str, Option(help=f"Layer to invert: {', '.join(LAYERS)}.")]
-LossOption = Annotated[str, Option(help=f"Style loss: {', '.join(LOSSES)}.")]
-SeedOption = Annotated[int | None, Option(help="Seed of the noise; default: the protocol's own.")]
-FitOption = Annotated[str, Option(help="crop (to the central square) or keep (the aspect ratio).")]
-SecondsOption = Annotated[float | None, Option(help="Stop after this much wall time, see above.")]
-AlphaOption = Annotated[float, Option(help=f"Kernel width of {' and '.join(WITH_ALPHA)}.")]
-AgainOption = Annotated[bool, Option("--again", help="Make a run anew that is there already.")]
-
 
 @app.command()
 def invert(
-    style: StyleArgument,
-    layer: LayerOption = "relu_2_1",
-    loss: LossOption = "gram",
+    style: Annotated[str, Argument(help=f"Image file, {BUNDLED}NAME or {SCIKIT_IMAGE}NAME.")],
+    layer: Annotated[str, Option(help=f"Layer to invert: {', '.join(LAYERS)}.")] = "relu_2_1",
+    loss: Annotated[str, Option(help=f"Style loss: {', '.join(LOSSES)}.")] = "gram",
     encoder: EncoderOption = "bundled",
     protocol: ProtocolOption = "fast",
-    seed: SeedOption = None,
+    seed: Annotated[int | None, Option(help="Seed of the noise; default: the protocol's.")] = None,
     size: SizeOption = DEFAULT_SIZE,
-    fit: FitOption = "crop",
+    fit: Annotated[str, Option(help="crop (to a square) or keep (the aspect ratio).")] = "crop",
     iterations: IterationsOption = None,
-    seconds: SecondsOption = None,
-    alpha: AlphaOption = ALPHA,
+    seconds: Annotated[float | None, Option(help="Stop after this much time, see above.")] = None,
+    alpha: Annotated[float, Option(help=f"Kernel width of {' and '.join(WITH_ALPHA)}.")] = ALPHA,
     device: DeviceOption = "cpu",
     out: OutOption = OUT,
     checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
-    again: AgainOption = False,
+    again: Annotated[bool, Option("--again", help="Make a run anew that is there.")] = False,
 ) -> None:
     """Invert one style image and write the picture with its record.
 
@@ -137,18 +127,11 @@ def invert(
         device=device,
     )
     _check_writable(out)
-    run, found = _obtain(task, out, checkpoint_every, again)
-    for path in (run.path.with_suffix(".png"), run.path) if run.path is not None else ():
-        print(path)
-    kept = "; kept from an earlier run (--again makes it anew)" if found else ""
-    _report(_outcome(run) + kept)
-    if run.was_stopped:
-        _report(GOES_ON if task.protocol.can_go_on else STARTS_AGAIN.format(task.protocol.name))
-    raise typer.Exit({"stopped": 130, "not finite": 1}.get(run.record.result.stop_reason, 0))
+    raise typer.Exit(_run(task, out, checkpoint_every, again))
 
 
-def _obtain(task: Task, out: Path, checkpoint_every: float, again: bool) -> "tuple[Run, bool]":
-    """The run of a task, found in `out` or made under a progress bar; and whether it was found."""
+def _run(task: Task, out: Path, checkpoint_every: float, again: bool) -> int:
+    """Find the run of a task in `out` or make it, and say what came out; returns the exit code."""
     from styleinv.runs import store
 
     if not store.path_of(task, out).exists():
@@ -170,57 +153,48 @@ def _obtain(task: Task, out: Path, checkpoint_every: float, again: bool) -> "tup
         )
         result = run.record.result
         show(result.iterations, result.evaluations, result.loss)
-    return run, found
-
-
-def _outcome(run: "Run") -> str:
-    result = run.record.result
-    reason = f" ({result.not_finite})" if result.not_finite else ""
-    return (
+    if run.path is not None:
+        print(run.path.with_suffix(".png"), run.path, sep="\n")
+    reason = f"{result.stop_reason} ({result.not_finite})" if result.not_finite else ""
+    _report(
         f"loss {result.loss:.3g}, iterations {result.iterations}, evaluations "
-        f"{result.evaluations}, {result.seconds:.1f} s; stopped by: {result.stop_reason}{reason}"
+        f"{result.evaluations}, {result.seconds:.1f} s; stopped by: {reason or result.stop_reason}"
+        + ("; kept from an earlier run (--again makes it anew)" if found else "")
     )
+    if run.was_stopped:
+        _report(GOES_ON if task.protocol.can_go_on else STARTS_AGAIN.format(task.protocol.name))
+    return {"stopped": 130, "not finite": 1}.get(result.stop_reason, 0)
 
 
 # --- sweep
 
-StylesOption = Annotated[Texts, Option("--style", help="Style image, as for `invert`.")]
-LayersOption = Annotated[Texts, Option("--layer", help="Layer to invert; default: all.")]
-LossesOption = Annotated[Texts, Option("--loss", help="Style loss; default: the chapter's six.")]
-SeedsOption = Annotated[int, Option(min=1, max=10_000, help="Number of seeds, from 0 up.")]
-ReferenceOption = Annotated[Path | None, Option(help="File of reference runs, see above.")]
-WorkersOption = Annotated[int | None, Option(help="Number of runs at once, a process each.")]
-SchedulerOption = Annotated[str | None, Option(help="A Dask scheduler's tcp://HOST:PORT.")]
-ThreadsOption = Annotated[int | None, Option(help="Threads per run, see above.")]
-
 
 @app.command()
 def sweep(
-    style: StylesOption = None,
-    layer: LayersOption = None,
-    loss: LossesOption = None,
-    seeds: SeedsOption = 1,
+    style: Annotated[Texts, Option(help="Style image, as for `invert`; repeatable.")] = None,
+    layer: Annotated[Texts, Option(help="Layer to invert; repeatable; default: all.")] = None,
+    loss: Annotated[Texts, Option(help="Style loss; repeatable; default: the chapter's.")] = None,
+    seeds: Annotated[int, Option(min=1, max=10_000, help="Number of seeds, from 0 up.")] = 1,
     encoder: EncoderOption = "bundled",
     protocol: ProtocolOption = "fast",
     size: SizeOption = DEFAULT_SIZE,
     iterations: IterationsOption = None,
     device: DeviceOption = "cpu",
     out: OutOption = OUT,
-    reference: ReferenceOption = None,
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    threads: ThreadsOption = None,
+    reference: Annotated[Path | None, Option(help="File that asks for runs, see above.")] = None,
+    workers: Annotated[int | None, Option(help="Number of runs at once, a process each.")] = None,
+    scheduler: Annotated[str | None, Option(help="A Dask scheduler's tcp://HOST:PORT.")] = None,
+    threads: Annotated[int | None, Option(help="Threads per run, see above.")] = None,
     checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
 ) -> None:
     """Invert every style through every loss at every layer; what is there already is kept.
 
     Example: styleinv sweep --style painting.jpg --style bundled:strokes --seeds 3 --workers 2
 
-    --style, --layer and --loss can be repeated. With --reference FILE, the runs are those that the
-    file asks for, and they land in runs/ beside it: only --encoder and --device count then, and
-    how the sweep is carried out. That is set by --workers or --scheduler, and by --threads. By
-    default one process takes as many threads as the machine offers, and workers share them; another
-    number can change a result's last digits.
+    With --reference FILE, the runs are those that the file asks for, and they land in runs/ beside
+    it: only --encoder and --device count then, and how the sweep is carried out. That is set by
+    --workers or --scheduler, and by --threads. By default one process takes as many threads as the
+    machine offers, and workers share them; another number can change a result's last digits.
 
     Ctrl-C finishes the current iteration; the same command goes on from there.
     """
@@ -319,10 +293,10 @@ def verify(
         print(f"Not measured: {count}, because {reason}")
     for sentence in found.wrong:
         print(f"Wrong: {sentence}")
-    only_hashes = not found.measured and not found.reruns
-    if only_hashes:
+    checked = found.measured or found.reruns
+    if not checked:
         print("Nothing was measured or made again: only hashes were checked")
-    raise typer.Exit(1 if found.wrong or only_hashes else 0)
+    raise typer.Exit(0 if checked and not found.wrong else 1)
 
 
 @app.command()
@@ -407,7 +381,9 @@ def _needs(extra: str) -> Iterator[None]:
     """Say which extra of the package a command needs, where an import inside fails."""
     try:
         yield
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("styleinv"):
+            raise
         sentence = f"this command needs {error.name}: pip install 'styleinv[{extra}]'"
         raise InputError(sentence) from error
 
