@@ -65,17 +65,23 @@ class Rule(_Plain, frozen=True):
 
 
 class Choice(_Plain, frozen=True):
-    """Some of the runs: those of one sweep, layer or loss, or of several; None stands for all."""
+    """Some of the runs.
+
+    Attributes:
+        sweep, layer, loss: the one that they have, or several; None stands for all.
+        least_artefact_area: the share of their pictures that artefacts cover, or more.
+    """
 
     sweep: Names = None
     layer: Names = None
     loss: Names = None
+    least_artefact_area: float = 0.0
 
     def has(self, run: "Kept") -> bool:
         """Whether a run is one of them."""
         asked = run.record.asked
         pairs = (self.sweep, run.sweep), (self.layer, asked.layer), (self.loss, asked.loss)
-        return all(
+        return run.record.measures.artefact_area >= self.least_artefact_area and all(
             wanted is None or given in ((wanted,) if isinstance(wanted, str) else wanted)
             for wanted, given in pairs
         )
@@ -96,7 +102,6 @@ class Part(_Plain, frozen=True):
         rule: decides whether the part holds.
         runs: all other runs are left out.
         losses_within: two runs are compared if their final losses differ by this factor or less.
-        least_artefact_area: runs are left out if artefacts cover less of their picture.
         beside: the part is shown, but does not count for the verdict.
     """
 
@@ -108,7 +113,6 @@ class Part(_Plain, frozen=True):
     against: Choice | None = None
     runs: Choice = Choice()
     losses_within: float = math.inf
-    least_artefact_area: float = 0.0
     beside: bool = False
 
     def __post_init__(self) -> None:
@@ -169,15 +173,11 @@ class Effect:
 
 @dataclass(frozen=True)
 class Row:
-    """A claim with its effects."""
+    """A claim with its effects and its verdict."""
 
     claim: Claim
     effects: Sequence[Effect]
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the findings come to, without those of parts that do not count."""
-        return verdict([effect.finding for effect in self.effects if not effect.part.beside])
+    verdict: Verdict
 
     @property
     def reading(self) -> str:
@@ -234,12 +234,13 @@ def judge(
     for claim in content.claims.values():
         if not wanted or claim.id in wanted:
             effects = [_effect(part, kept, content.terms, claim.id) for part in claim.parts]
-            rows.append(Row(claim, effects))
+            findings = [effect.finding for effect in effects if not effect.part.beside]
+            rows.append(Row(claim, effects, verdict(findings)))
     return rows, [path for path, record in records.items() if not record.is_intact]
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
-    """What the findings of a claim's parts come to."""
+    """What the findings of a claim's parts come to, without those of parts that do not count."""
     if all(finding == "holds" for finding in findings):
         return "supported"
     if all(finding == "fails" for finding in findings):
@@ -248,12 +249,11 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
 
 
 def _effect(part: Part, kept: Sequence[Kept], terms: Terms, name: str) -> Effect:
-    among = [
-        run
-        for run in kept
-        if part.runs.has(run) and run.record.measures.artefact_area >= part.least_artefact_area
-    ]
-    samples = list(_samples(part, among, terms))
+    among = [run for run in kept if part.runs.has(run)]
+    try:
+        samples = list(_samples(part, among, terms))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise InputError(f"claim {name} has no {part.effect} of {part.measure}: {error}") from error
     if not samples:
         if not any(part.of.has(run) for run in among):
             raise InputError(f"claim {name} has no runs to compare for {part.says!r}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from styleinv_book.claims import Effect, Row, judge
 from styleinv_book.figures import RESULTS
-from styleinv_book.html import render
+from styleinv_book.rendering import render_macro
 
 # As seen from every page: they all lie one folder down.
 CLAIMS = "../book/claims.yml"
@@ -14,20 +14,19 @@ MARGIN = 4  # percent of a drawing's width
 
 def summary(rows: Sequence[Row]) -> str:
     """A table of the claims with their verdicts; each row links to the claim's section."""
-    return render("claims", "summary", rows)
+    return render_macro("claims.html.j2", "summary", rows)
 
 
 def beside(*ids: str) -> str:
     """The claims that a figure is about: a line each, with the verdict."""
     rows, _ = judge(RESULTS, CLAIMS, ids)
-    return render("claims", "beside", rows)
+    return render_macro("claims.html.j2", "beside", rows)
 
 
 def section(row: Row) -> str:
     """A claim: its parts with effect, interval and rule, its reading, how to compute it."""
-    return render(
-        "claims", "section", row, [_places(x) if x.comparisons else None for x in row.effects]
-    )
+    places = [_places(effect) if effect.comparisons else None for effect in row.effects]
+    return render_macro("claims.html.j2", "section", row, places)
 
 
 def _places(effect: Effect) -> tuple[float, ...]:

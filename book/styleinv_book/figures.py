@@ -27,7 +27,7 @@ from styleinv.runs.reference import reference_runs
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import Key, own_runs, sweep
 from styleinv.styles import PHOTOGRAPHS
-from styleinv_book.html import render
+from styleinv_book.rendering import render_macro
 from styleinv_book.viewer import link_to
 
 DPI = 100
@@ -218,7 +218,9 @@ def figure(name: str, caption: str, *tabs: Panel | None) -> str:
         name: of the figure within its page, for its HTML ids.
         caption: HTML.
     """
-    return render("figures", "figure", name, caption, [tab for tab in tabs if tab is not None])
+    return render_macro(
+        "figures.html.j2", "figure", name, caption, [tab for tab in tabs if tab is not None]
+    )
 
 
 def picture_table(
@@ -229,7 +231,7 @@ def picture_table(
     Small pictures are enlarged, unsmoothed, to a whole multiple that a page has room for.
     """
     room = min(CELL_WIDTH, PAGE_WIDTH // len(rows[0]))
-    return render("figures", "picture_table", rows, row_labels, column_labels, room)
+    return render_macro("figures.html.j2", "picture_table", rows, row_labels, column_labels, room)
 
 
 def _url(path: Path) -> str:
@@ -253,7 +255,7 @@ def as_html(figure: Figure, alt: str) -> str:
     # Ids from a fixed salt, and no date: the same plot gives the same file.
     with plt.rc_context({"svg.hashsalt": "styleinv"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return render("figures", "plot", _data_url("svg+xml", buffer), alt)
+    return render_macro("figures.html.j2", "plot", _data_url("svg+xml", buffer), alt)
 
 
 def curves(runs: Mapping[str, Run]) -> Figure:
@@ -292,22 +294,19 @@ def subplots(height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
 
 def provenance(runs: Sequence[Run]) -> str:
     """One paragraph of HTML that says what made a figure; ranges where its runs differ."""
-    asked = [run.record.asked for run in runs]
-    made = [run.record.made_with for run in runs]
-    results = [run.record.result for run in runs]
-    stops = Counter(result.stop_reason for result in results)
+    records = [run.record for run in runs]
+    stops = Counter(r.result.stop_reason for r in records).most_common()
+    encoders = ((r.asked.encoder, r.asked.encoder_sha256[:12]) for r in records)
+    made = [r.made_with for r in records]
     return provenance_line(
-        "encoder "
-        + _distinct(
-            f"{escape(a.encoder)} (sha256 <code>{a.encoder_sha256[:12]}</code>)" for a in asked
-        ),
-        _distinct(f"{a.width} x {a.height} pixels" for a in asked),
-        *_protocols([a.protocol for a in asked]),
-        "seed " + _distinct(str(a.seed) for a in asked),
-        _span([r.iterations for r in results]) + " iterations",
-        _span([r.evaluations for r in results]) + " evaluations",
-        "final loss " + _span([r.loss for r in results], ".2g"),
-        "stopped by " + ", ".join(f"{reason} ({n})" for reason, n in stops.most_common()),
+        "encoder " + _distinct(f"{escape(x)} (sha256 <code>{sha}</code>)" for x, sha in encoders),
+        _distinct(f"{r.asked.width} x {r.asked.height} pixels" for r in records),
+        *_protocols([r.asked.protocol for r in records]),
+        "seed " + _distinct(str(r.asked.seed) for r in records),
+        _span([r.result.iterations for r in records]) + " iterations",
+        _span([r.result.evaluations for r in records]) + " evaluations",
+        "final loss " + _span([r.result.loss for r in records], ".2g"),
+        "stopped by " + ", ".join(f"{reason} ({n})" for reason, n in stops),
         "device " + _distinct(f"{m.device} ({m.processor}, {m.threads} threads)" for m in made),
         "torch " + _distinct(m.torch for m in made),
         "styleinv " + _distinct(f"{m.styleinv}, results version {m.results}" for m in made),
@@ -317,14 +316,14 @@ def provenance(runs: Sequence[Run]) -> str:
 
 def provenance_line(*facts: str) -> str:
     """The paragraph that says what made a figure or a table; facts are HTML."""
-    return render("figures", "provenance_line", " · ".join(facts))
+    return render_macro("figures.html.j2", "provenance_line", " · ".join(facts))
 
 
 def credit_line(styles: Sequence[str]) -> str:
     """Who made the photographs among `styles`, as a paragraph of HTML; empty if there are none."""
     names = [style.removeprefix(SCIKIT_IMAGE) for style in styles if style.startswith(SCIKIT_IMAGE)]
     credits = [f"{name}: {PHOTOGRAPHS[name]}, from scikit-image" for name in names]
-    return render("figures", "credit_line", credits)
+    return render_macro("figures.html.j2", "credit_line", credits)
 
 
 def run_table(runs: Sequence[Run]) -> str:
@@ -335,12 +334,12 @@ def run_table(runs: Sequence[Run]) -> str:
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table; cells are text, not HTML."""
-    return render("figures", "html_table", head, rows)
+    return render_macro("figures.html.j2", "html_table", head, rows)
 
 
 def folded(summary: str, content: str) -> str:
     """HTML that unfolds on a click."""
-    return render("figures", "folded", summary, content)
+    return render_macro("figures.html.j2", "folded", summary, content)
 
 
 def _protocols(settings: Sequence[Settings]) -> Iterator[str]:

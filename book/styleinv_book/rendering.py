@@ -23,3 +23,12 @@ def render(template: str, **values: Any) -> str:
         jinja2.UndefinedError: the template has a variable that is not among the values.
     """
     return _ENVIRONMENT.get_template(template).render(values)
+
+
+def render_macro(template: str, macro: str, *values: Any) -> str:
+    """The HTML of one macro of a template, called with `values`.
+
+    It has no empty line, which would end the HTML where a page passes it through Markdown.
+    """
+    module = _ENVIRONMENT.get_template(template).module
+    return str(getattr(module, macro)(*values)).strip()
