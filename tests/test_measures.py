@@ -1,7 +1,8 @@
-"""The metrics on images where the truth is known."""
+"""The measures on images where the truth is known."""
 
 import warnings
 
+import msgspec
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -14,7 +15,7 @@ from skimage.color import lab2rgb, rgb2lab
 
 from styleinv.images import Pixels
 from styleinv.runs import measures
-from styleinv.styles import STYLES, paint
+from styleinv.styles import PAINTED, paint
 
 STRUCTURES = (3, 4, 6, 8, 11, 16, 22, 32)
 
@@ -48,7 +49,7 @@ def shuffled(pixels: Pixels) -> Pixels:
 
 
 class TestStructureSize:
-    @pytest.mark.parametrize("name", STYLES)
+    @pytest.mark.parametrize("name", PAINTED)
     def test_keeps_the_order_of_the_painted_structures(self, name: str) -> None:
         """Eight sizes, the mean of two seeds each; a single picture holds few of the largest."""
         measured = [
@@ -59,7 +60,7 @@ class TestStructureSize:
         ]
         assert scipy.stats.spearmanr(STRUCTURES, measured).statistic >= 0.95
 
-    @pytest.mark.parametrize("name", STYLES)
+    @pytest.mark.parametrize("name", PAINTED)
     def test_sees_the_structure_through_noise(self, name: str) -> None:
         """White noise of half the deviation of the colours, or a dither of colour as ours have."""
         for structure in (8, 16):
@@ -139,7 +140,7 @@ def test_noise_level_is_that_of_the_noise_added(name: str) -> None:
 
 
 class TestArtefacts:
-    @pytest.mark.parametrize("name", STYLES)
+    @pytest.mark.parametrize("name", PAINTED)
     def test_another_picture_of_the_same_style_has_none(self, name: str) -> None:
         """Painted from another seed, also with noise or blurred."""
         style, other = painted(name, 128), painted(name, 128, seed=1)
@@ -159,10 +160,10 @@ class TestArtefacts:
             spots |= (y - row) ** 2 + (x - column) ** 2 <= radius**2
         spotted = np.where(spots[..., None], np.uint8([255, 0, 255]), style)
         found = measures.measure(spotted, style)
-        assert found["artefacts"] == pytest.approx(1e4 * count / 120**2, rel=1e-5)
-        assert found["artefact_area"] == pytest.approx(spots.mean(), rel=0.2)
-        assert np.mean(found["artefact_grid"]) == pytest.approx(found["artefact_area"], abs=1e-3)
-        assert np.count_nonzero(found["artefact_grid"]) >= count
+        assert found.artefacts == pytest.approx(1e4 * count / 120**2, rel=1e-5)
+        assert found.artefact_area == pytest.approx(spots.mean(), rel=0.2)
+        assert np.mean(found.artefact_grid) == pytest.approx(found.artefact_area, abs=1e-3)
+        assert np.count_nonzero(found.artefact_grid) >= count
 
     def test_single_pixels_are_noise(self) -> None:
         style = painted("woodcut")
@@ -174,8 +175,8 @@ class TestArtefacts:
 class TestReconstruction:
     def test_of_the_same_picture_is_perfect(self) -> None:
         found = measures.measure(painted("marbling"), painted("marbling"))
-        assert (found["psnr"], found["psnr_of_pairs"], found["ssim"]) == (100, 100, 1)
-        assert (found["colour_distance"], found["size_to_style"], found["noise"]) == (0, 1, 0)
+        assert (found.psnr, found.psnr_of_pairs, found.ssim) == (100, 100, 1)
+        assert (found.colour_distance, found.size_to_style, found.noise) == (0, 1, 0)
 
     def test_psnr_is_its_formula_and_pairs_may_swap(self) -> None:
         style, other = painted("marbling"), noise()
@@ -183,13 +184,14 @@ class TestReconstruction:
         assert measures.psnr(other, style) == pytest.approx(10 * np.log10(255**2 / error))
         swapped = style.reshape(96, 48, 2, 3)[:, :, ::-1].reshape(style.shape)
         found = measures.measure(np.ascontiguousarray(swapped), style)
-        assert found["psnr_of_pairs"] == 100 > found["psnr"]
+        assert found.psnr_of_pairs == 100 > found.psnr
 
     def test_ends_with_shuffling_and_falls_with_blur(self) -> None:
         style = painted("marbling")
         blurred = [scipy.ndimage.gaussian_filter(style, (s, s, 0)) for s in (1, 2, 4)]
+        found = [measures.measure(x, style) for x in (*blurred, shuffled(style))]
         for name in ("psnr", "ssim"):
-            values = [measures.measure(x, style)[name] for x in (*blurred, shuffled(style))]
+            values = [getattr(x, name) for x in found]
             assert np.all(np.diff(values) < 0)
 
 
@@ -197,12 +199,5 @@ class TestReconstruction:
 def test_measures_every_shape(shape: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
     found = measures.measure(picture, picture[::-1])
-    assert len(found["artefact_grid"]) == 64
-    assert all(np.isfinite(v) for v in found.values() if isinstance(v, float))
-
-
-def test_first_below_is_where_a_trace_passes() -> None:
-    trace = [{"loss": x, "evaluations": i} for i, x in enumerate((3.0, 1.0, 2.0, 0.5))]
-    assert measures.first_below(trace, 2.0) == trace[1]
-    assert measures.first_below(trace, 1.0) == trace[3]
-    assert measures.first_below(trace, 0.5) is None
+    assert len(found.artefact_grid) == 64
+    assert all(np.isfinite(value).all() for value in msgspec.structs.astuple(found))

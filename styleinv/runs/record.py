@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from styleinv.inversion import Task, json_sha256
-from styleinv.protocol import PROTOCOLS
+from styleinv.protocol import PROTOCOLS, Warmup
 
 # No integer is larger than a float can be.
 Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
@@ -20,14 +20,6 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*$")]
 
 class _Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Immutable. JSON with any other field is refused."""
-
-
-class WarmupStage(_Plain, frozen=True):
-    """A stage that precedes the exact loss, see `styleinv.protocol.Warmup`."""
-
-    loss: str
-    share: Number
-    enough: Number
 
 
 class Settings(_Plain, frozen=True):
@@ -49,7 +41,7 @@ class Settings(_Plain, frozen=True):
     seconds: Number | None
     # Only L-BFGS has these.
     memory: int | UnsetType = UNSET
-    warmups: tuple[WarmupStage, ...] | UnsetType = UNSET
+    warmups: tuple[Warmup, ...] | UnsetType = UNSET
     # Only Adam has these.
     extra_rounds: int | UnsetType = UNSET
     extra_iterations: int | UnsetType = UNSET
@@ -165,10 +157,10 @@ class Record(_Plain, frozen=True, omit_defaults=True):
         style: short name of the style image.
         source: where the style image came from, see `styleinv.inversion.Task`.
         picture: False if the record is kept without its picture.
-        sha256: the seal, a hash of all other fields.
+        sha256: the seal, see `sealed`.
     """
 
-    address: str
+    address: Name
     style: Name
     source: str
     asked: Asked
@@ -193,7 +185,12 @@ class Record(_Plain, frozen=True, omit_defaults=True):
     @property
     def is_intact(self) -> bool:
         """Whether nobody has altered the record since it was written."""
-        return self.sha256 == seal(self) and self.address == self.asked.address
+        return self == sealed(self) and self.address == self.asked.address
+
+    @property
+    def file_name(self) -> str:
+        """The name of the record's file. The picture's is the same with the suffix .png."""
+        return name_of(self.style, self.asked, self.address)
 
     @property
     def iterations_asked(self) -> int | None:
@@ -205,11 +202,7 @@ class Record(_Plain, frozen=True, omit_defaults=True):
         if given.name not in PROTOCOLS:
             return None
         own = PROTOCOLS[given.name].settings(self.asked.loss, self.asked.layer)
-        # The argument also removes the protocol's limit of time and its extra rounds.
-        untouched = given.seconds is not None or own["seconds"] is None
-        rounds = own.get("extra_rounds", UNSET)
-        same = given.budget == own["budget"] and given.extra_rounds == rounds
-        return None if untouched and same else given.budget
+        return None if given == msgspec.convert(own, Settings) else given.budget
 
 
 def asked_of(task: Task) -> Asked:
@@ -217,26 +210,16 @@ def asked_of(task: Task) -> Asked:
     return msgspec.convert(task.asked(), Asked)
 
 
-def seal(record: Record) -> str:
-    """SHA-256 of all fields of a record but `sha256`, in canonical JSON."""
-    return json_sha256(msgspec.to_builtins(msgspec.structs.replace(record, sha256="")))
-
-
 def sealed(record: Record) -> Record:
-    """The record with its field `sha256` set to its seal."""
-    return msgspec.structs.replace(record, sha256=seal(record))
+    """The record with its seal: the SHA-256 of all its other fields, in canonical JSON."""
+    bare = msgspec.structs.replace(record, sha256="")
+    return msgspec.structs.replace(record, sha256=json_sha256(msgspec.to_builtins(bare)))
 
 
-def file_name(record: Record) -> str:
-    """The name of a record's file. The picture has the same name with the suffix .png."""
-    return name_of(record.style, record.asked)
-
-
-def name_of(style: str, asked: Asked) -> str:
-    """The name of a run's record: readable, and unique through the start of its address."""
-    cell = f"{asked.layer}-{asked.loss}-seed{asked.seed}"
+def name_of(style: str, cell: Task | Asked, address: str) -> str:
+    """The name of a record's file: readable, and unique through the start of the address."""
     # A file's name may have 255 bytes, and a character may take four of them.
-    return f"{style[:40]}-{cell}-{asked.address[:8]}.json"
+    return f"{style[:40]}-{cell.layer}-{cell.loss}-seed{cell.seed}-{address[:8]}.json"
 
 
 def unit_of(protocol: Settings) -> str:

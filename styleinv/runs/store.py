@@ -30,16 +30,7 @@ from styleinv.inversion import RESULTS_VERSION, Inversion, Task
 from styleinv.optim import Iterate
 from styleinv.runs.locks import alone
 from styleinv.runs.measures import measure
-from styleinv.runs.record import (
-    MadeWith,
-    Record,
-    Result,
-    TracePoint,
-    asked_of,
-    file_name,
-    name_of,
-    sealed,
-)
+from styleinv.runs.record import MadeWith, Record, Result, TracePoint, asked_of, name_of, sealed
 
 # The packed records of a folder.
 RECORDS = "runs.jsonl"
@@ -124,15 +115,9 @@ def measured_again(run: Run, style: Pixels) -> Run:
 
 
 def without_picture(run: Run) -> Run:
-    """The run without its picture and with about half of its trace, for runs kept as numbers."""
-    first, *trace = run.record.trace
-    kept = [first]
-    for point in trace:
-        last = kept[-1].iteration
-        # `Monitor` spaces the points of a trace in the same way, but half as far apart.
-        if point is trace[-1] or point.iteration >= max(1.1 * last, last + 1):
-            kept.append(point)
-    shorter = msgspec.structs.replace(run.record, picture=False, trace=tuple(kept))
+    """The run as it is kept for its numbers: without the picture, and with half of the trace."""
+    *trace, last = run.record.trace
+    shorter = msgspec.structs.replace(run.record, picture=False, trace=(*trace[::2], last))
     return replace(run, record=sealed(shorter), pixels=None)
 
 
@@ -142,7 +127,7 @@ def save(run: Run, folder: str | Path) -> Path:
     Raises:
         InputError: they cannot be written; what was there before is unchanged.
     """
-    path = Path(folder) / file_name(run.record)
+    path = Path(folder) / run.record.file_name
     with _claimed(path):
         return _write(run, path)
 
@@ -166,7 +151,7 @@ def _write(run: Run, path: Path) -> Path:
 
 def path_of(task: Task, folder: str | Path) -> Path:
     """The path of the record of a task's run in `folder`, whether or not it is there."""
-    return Path(folder) / name_of(task.style_name, asked_of(task))
+    return Path(folder) / name_of(task.style_name, task, task.address)
 
 
 def find(task: Task, folder: str | Path) -> Run | None:
@@ -221,14 +206,12 @@ def obtain(
     """
     path = path_of(task, folder)
     # If there is a lock, another process is making this run, or was killed and left parts of it.
-    if not again and not _lock(path).exists():
-        found = find(task, folder)
-        if found is not None:
-            return found, True
+    if not again and not _lock(path).exists() and (found := find(task, folder)) is not None:
+        return found, True
     with _claimed(path, stop):
         checkpoint = task.checkpoint(path.with_suffix(SUFFIX), every)
-        found = None if again else find(task, folder)
-        if found is not None:  # another process has just made it
+        # Another process may just have made it.
+        if not again and (found := find(task, folder)) is not None:
             checkpoint.remove()
             return found, True
         run = run_of(task.run(callback, checkpoint))
@@ -309,7 +292,7 @@ def _written(path: Path) -> tuple[str, bytes]:
 def _packed(folder: Path) -> dict[Path, Record]:
     """The packed records of a folder itself, by the paths of the files they would have."""
     records = [decoded(place, line) for place, line in packed_lines(folder)]
-    return {folder / file_name(record): record for record in records}
+    return {folder / record.file_name: record for record in records}
 
 
 def packed_lines(folder: Path) -> list[tuple[str, bytes]]:
@@ -356,7 +339,7 @@ def pack(folder: Path) -> None:
         remove_parts(folder / RECORDS)
         files = {path: read_record(path) for path in folder.glob(f"{NAMES}.json")}
         # A record under another run's name is left for `verify` to name.
-        single = {path: x for path, x in files.items() if path.name == file_name(x)}
+        single = {path: x for path, x in files.items() if path.name == x.file_name}
         if not single:
             return
         records = dict(sorted({**_packed(folder), **single}.items()))

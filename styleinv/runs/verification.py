@@ -19,7 +19,7 @@ from styleinv.images import BUNDLED, SCIKIT_IMAGE, Pixels, load_style, to_uint8
 from styleinv.inversion import RESULTS_VERSION, Task, pixels_sha256, plan
 from styleinv.losses import ALPHA
 from styleinv.runs import measures, store
-from styleinv.runs.record import Record, file_name
+from styleinv.runs.record import Record
 from styleinv.runs.reference import STYLES
 from styleinv.runs.store import Run
 
@@ -33,10 +33,9 @@ LARGEST_RERUN, MOST_EVALUATIONS = 128, 3000
 OFFLINE = ("bundled", "random")
 
 # How far a run made again may be from the recorded one. Rounding on another machine makes errors
-# that grow with the iterations: first losses agree closely, final ones only in their magnitude.
+# that grow with the iterations: first losses agree closely, the final one only in its magnitude.
 FIRST_ITERATIONS, FIRST_LOSSES_WITHIN = 10, 0.01
-FINAL_LOSS_FACTOR = 2.0
-COMPARED_MEASURES, COMPARED_WITHIN = ("structure_size", "colour_distance"), 0.25
+FINAL_LOSS_FACTOR, FINAL_MEASURES_WITHIN = 2.0, 0.25
 
 
 @dataclass
@@ -91,7 +90,7 @@ def verify(
             continue
         intact.append(run)
         found.pictures += run.pixels is not None
-        if path.name != file_name(run.record):
+        if path.name != run.record.file_name:
             found.wrong.append(f"record {str(path)!r} has the name of another run")
         _check_measures(run, path, places[path][-1], found)
     for picture in sorted(folder.rglob(f"{store.NAMES}.png")):
@@ -112,7 +111,7 @@ def _places(folder: Path, found: Report) -> dict[Path, list[str]]:
         for place, line in store.packed_lines(file.parent):
             found.records += 1
             try:
-                name = file_name(store.decoded(place, line))
+                name = store.decoded(place, line).file_name
             except InputError as error:
                 found.wrong.append(str(error))
             else:
@@ -224,22 +223,18 @@ def _made_again(run: Run, task: Task) -> tuple[list[str], str]:
 
 
 def _differences(kept: Record, again: Record) -> Iterator[str]:
+    """What differs beyond the tolerance."""
     new, old = ({point.iteration: point.loss for point in x.trace} for x in (again, kept))
-    for iteration in range(FIRST_ITERATIONS):
-        if iteration in new and iteration in old:
-            a, b = new[iteration], old[iteration]
-            if not _close(a, b, FIRST_LOSSES_WITHIN):
-                yield f"loss {a:.6g} instead of {b:.6g} at iteration {iteration}"
-                return
+    for iteration in sorted(new.keys() & old.keys() & set(range(FIRST_ITERATIONS))):
+        a, b = new[iteration], old[iteration]
+        if not isclose(a, b, rel_tol=FIRST_LOSSES_WITHIN, abs_tol=1e-6):
+            yield f"loss {a:.6g} instead of {b:.6g} at iteration {iteration}"
+            break
     a, b = again.result.loss, kept.result.loss
-    both_below_theta = kept.theta is not None and max(a, b) < kept.theta
-    if not both_below_theta and abs(a - b) > (FINAL_LOSS_FACTOR - 1) * min(abs(a), abs(b)):
+    are_below_theta = kept.theta is not None and max(a, b) < kept.theta
+    if not are_below_theta and abs(a - b) > (FINAL_LOSS_FACTOR - 1) * min(abs(a), abs(b)):
         yield f"final loss {a:.3g} instead of {b:.3g}"
-    for name in COMPARED_MEASURES:
+    for name in ("structure_size", "colour_distance"):
         a, b = getattr(again.measures, name), getattr(kept.measures, name)
-        if not _close(a, b, COMPARED_WITHIN):
+        if not isclose(a, b, rel_tol=FINAL_MEASURES_WITHIN, abs_tol=1e-6):
             yield f"{name} {a:.3g} instead of {b:.3g}"
-
-
-def _close(a: float, b: float, within: float) -> bool:
-    return isclose(a, b, rel_tol=within, abs_tol=1e-6)

@@ -1,0 +1,186 @@
+"""Runs are kept, found, packed, and refused if they were altered."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from styleinv import InputError
+from styleinv.encoder import Encoder
+from styleinv.inversion import RESULTS_VERSION, Task, plan
+from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
+from styleinv.runs import store
+from styleinv.runs.record import Record, asked_of, sealed
+from styleinv.runs.store import Run
+
+
+@pytest.fixture(scope="module")
+def tasks(bundled: Encoder) -> list[Task]:
+    cell: dict[str, Any] = {"encoder": bundled, "size": 16, "iterations": 12, "layer": "relu_1_1"}
+    return [plan("bundled:dots", loss=loss, **cell) for loss in ("gram", "moment-1", "mmd")]
+
+
+@pytest.fixture(scope="module")
+def runs(tasks: list[Task]) -> list[Run]:
+    return [store.run_of(task.run()) for task in tasks]
+
+
+@pytest.fixture
+def path(runs: list[Run], tmp_path: Path) -> Path:
+    """The record of the first run, in a folder of its own."""
+    return store.save(runs[0], tmp_path)
+
+
+def test_a_run_is_read_and_found_as_it_was_written(
+    tasks: list[Task], runs: list[Run], path: Path
+) -> None:
+    for run in (store.read(path), store.find(tasks[0], path.parent)):
+        assert run is not None
+        assert run.record == runs[0].record
+        assert np.array_equal(run.image, runs[0].image)
+        assert run.path == path == store.path_of(tasks[0], path.parent)
+    assert json.loads(path.read_text())["asked"] == tasks[0].asked()
+    assert store.find(tasks[1], path.parent) is None
+
+
+def test_packed_runs_are_the_same_runs(tasks: list[Task], runs: list[Run], tmp_path: Path) -> None:
+    paths = [store.save(run, tmp_path) for run in runs[:2]]
+    paths.append(store.save(store.without_picture(runs[2]), tmp_path))
+    before = store.read_folder(tmp_path)
+    store.pack(tmp_path)
+    assert sorted(x.name for x in tmp_path.iterdir()) == sorted(
+        [store.RECORDS, *(path.with_suffix(".png").name for path in paths[:2])]
+    )
+    lines = (tmp_path / store.RECORDS).read_text().splitlines()
+    assert {json.loads(line)["asked"]["loss"] for line in lines} == {"gram", "moment-1", "mmd"}
+    after = store.read_folder(tmp_path)
+    assert list(after) == list(before) == sorted(paths)
+    for path, run in after.items():
+        assert run.record == before[path].record == store.read_record(path)
+    for task, path in zip(tasks, paths, strict=True):
+        found, was_found = store.obtain(task, tmp_path)
+        assert was_found
+        assert found.record == before[path].record
+    assert not found.record.picture
+    with pytest.raises(InputError, match="kept without its picture"):
+        _ = found.image
+
+
+def test_packing_adds_and_replaces(runs: list[Run], tmp_path: Path) -> None:
+    """As after a kill, one record is in both places; its own file counts."""
+    path = store.save(runs[0], tmp_path)
+    store.pack(tmp_path)
+    newer = altered(runs[0].record, "made_with", date="2030-01-01")
+    store.save(Run(newer, runs[0].pixels), tmp_path)
+    store.save(runs[1], tmp_path)
+    (tmp_path / "strange-seed0-01234567.json").write_bytes(msgspec.json.encode(runs[2].record))
+    assert store.read_record(path) == newer
+    for _ in range(2):
+        store.pack(tmp_path)
+        assert [x.name for x in tmp_path.glob("*.json")] == ["strange-seed0-01234567.json"]
+        assert store.read_record(path) == newer
+        assert len(store.packed_lines(tmp_path)) == 2
+
+
+def altered(record: Record, part: str, **values: object) -> Record:
+    """The record with other values in one of its parts, sealed again."""
+    other = msgspec.structs.replace(getattr(record, part), **values)
+    return sealed(msgspec.structs.replace(record, **{part: other}))
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("made_with", {"results": RESULTS_VERSION - 1}),
+        ("result", {"stop_reason": "time"}),
+        ("result", {"stop_reason": "stopped"}),
+    ],
+)
+def test_a_run_of_another_version_or_without_its_end_is_not_found(
+    tasks: list[Task], runs: list[Run], tmp_path: Path, part: str, values: dict[str, object]
+) -> None:
+    other = Run(altered(runs[0].record, part, **values), runs[0].pixels)
+    assert store.read(store.save(other, tmp_path)).record == other.record
+    assert store.find(tasks[0], tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace(b'"seed":0', b'"seed":1'),
+        lambda text: text.replace(b'"seed":0', b'"seed":0,"colour":1'),
+        lambda text: text.replace(b'"seed":0,', b""),
+        lambda text: text.replace(b'"relu_1_1"', b'"../relu_1_1"'),
+        lambda text: text.replace(b'"artefacts":', b'"artefacts":1' + 400 * b"0"),
+        lambda text: text[:-9],
+        lambda text: text.replace(b"dots", b"d\xffts"),
+        lambda text: 100_000 * b"[",
+        lambda text: b"",
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_damaged_record_is_named_and_made_again(
+    tasks: list[Task], runs: list[Run], path: Path, damage: Callable[[bytes], bytes], packed: bool
+) -> None:
+    content = damage(msgspec.json.encode(runs[0].record))
+    place = str(path)
+    if packed:
+        path.unlink()
+        whole = msgspec.json.encode(store.without_picture(runs[2]).record)
+        (path.parent / store.RECORDS).write_bytes(whole + b"\n" + content + b"\n")
+        place = f"{path.with_name(store.RECORDS)}, line 2"
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot be read|not as they were") as refused:
+        store.read_folder(path.parent)
+    assert place in str(refused.value)
+    if packed:  # a good line beside it is not affected
+        assert store.find(tasks[2], path.parent) is not None
+    else:
+        with pytest.warns(UserWarning, match="the run is made again"):
+            assert store.find(tasks[0], path.parent) is None
+
+
+def test_an_altered_or_lost_picture_is_named(runs: list[Run], path: Path) -> None:
+    other = runs[0].image.copy()
+    other[3, 3, 0] ^= 1
+    store.save(Run(runs[0].record, other), path.parent)
+    with pytest.raises(InputError, match=f"{path.name}' and its picture are not as they were"):
+        store.read(path)
+    path.with_suffix(".png").write_bytes(b"\x89PNG")
+    with pytest.raises(InputError, match=rf"picture of record '.*{path.name}' cannot be read"):
+        store.read(path)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("loss", CHAPTER_ITERATIONS)
+def test_a_record_has_the_address_and_the_settings_of_its_task(
+    bundled: Encoder, protocol: str, loss: str
+) -> None:
+    task = plan("bundled:dots", loss=loss, encoder=bundled, protocol=protocol, size=16)
+    asked = asked_of(task)
+    assert asked.address == task.address
+    assert json.loads(msgspec.json.encode(asked)) == task.asked()
+
+
+def test_a_record_knows_what_iterations_were_asked_for(runs: list[Run], bundled: Encoder) -> None:
+    record = runs[0].record
+    assert record.iterations_asked == 12
+    own = asked_of(plan("bundled:dots", layer="relu_1_1", encoder=bundled, size=16))
+    assert msgspec.structs.replace(record, asked=own).iterations_asked is None
+
+
+def test_the_name_of_a_file_is_short_enough(runs: list[Run]) -> None:
+    record = msgspec.structs.replace(runs[0].record, style=300 * chr(0x1F3A8))
+    assert len(record.file_name.encode()) <= 255 - len(".12345678")
+
+
+def test_half_of_a_trace_keeps_its_ends(runs: list[Run]) -> None:
+    trace = runs[0].record.trace
+    shorter = store.without_picture(runs[0]).record.trace
+    assert (shorter[0], shorter[-1]) == (trace[0], trace[-1])
+    assert set(shorter) < set(trace)
