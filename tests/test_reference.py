@@ -1,6 +1,5 @@
 """The reference runs: listed in a file, made, read back; and those that are committed."""
 
-import json
 from pathlib import Path
 
 import msgspec
@@ -13,7 +12,7 @@ from styleinv.encoder import Encoder
 from styleinv.inversion import RESULTS_VERSION
 from styleinv.protocol import PROTOCOLS
 from styleinv.runs import store
-from styleinv.runs.record import sealed
+from styleinv.runs.record import Settings, sealed
 from styleinv.runs.reference import make_reference_runs, read_reference, reference_runs
 from tests.conftest import ROOT
 
@@ -156,8 +155,8 @@ def test_committed_runs_are_those_that_are_listed() -> None:
                     assert run.record.picture == entry.pictures
                     image = RESULTS / "runs/styles" / store.style_file_name(style, entry.size)
                     assert image.is_file()
-                    settings = json.loads(msgspec.json.encode(asked.protocol))
-                    assert settings == protocol.settings(loss, layer)
+                    settings = protocol.settings(loss, layer)
+                    assert asked.protocol == msgspec.convert(settings, Settings)
     assert kept == set()
 
 

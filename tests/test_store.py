@@ -158,13 +158,9 @@ def test_an_altered_or_lost_picture_is_named(runs: list[Run], path: Path) -> Non
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("loss", CHAPTER_ITERATIONS)
-def test_a_record_has_the_address_and_the_settings_of_its_task(
-    bundled: Encoder, protocol: str, loss: str
-) -> None:
+def test_a_record_has_the_address_of_its_task(bundled: Encoder, protocol: str, loss: str) -> None:
     task = plan("bundled:dots", loss=loss, encoder=bundled, protocol=protocol, size=16)
-    asked = asked_of(task)
-    assert asked.address == task.address
-    assert json.loads(msgspec.json.encode(asked)) == task.asked()
+    assert asked_of(task).address == task.address
 
 
 def test_a_record_knows_what_iterations_were_asked_for(runs: list[Run], bundled: Encoder) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from styleinv.inversion import Task, json_sha256
-from styleinv.protocol import PROTOCOLS, Warmup
+from styleinv.protocol import PROTOCOLS
 
 # No integer is larger than a float can be.
 Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
@@ -20,6 +20,14 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*$")]
 
 class _Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Immutable. JSON with any other field is refused."""
+
+
+class WarmupStage(_Plain, frozen=True):
+    """A stage that precedes the exact loss, see `styleinv.protocol.Warmup`."""
+
+    loss: str
+    share: Number
+    enough: Number
 
 
 class Settings(_Plain, frozen=True):
@@ -41,7 +49,7 @@ class Settings(_Plain, frozen=True):
     seconds: Number | None
     # Only L-BFGS has these.
     memory: int | UnsetType = UNSET
-    warmups: tuple[Warmup, ...] | UnsetType = UNSET
+    warmups: tuple[WarmupStage, ...] | UnsetType = UNSET
     # Only Adam has these.
     extra_rounds: int | UnsetType = UNSET
     extra_iterations: int | UnsetType = UNSET
