@@ -1,13 +1,15 @@
 """Checkpoints: the state of an unfinished run, in a file from which the run goes on to the same
 bits as if it had never been interrupted.
 
-The file is PyTorch's archive of tensors and plain values. Reading it executes nothing, and every
-part of it has a checksum: a damaged file is noticed and not taken up.
+The file is PyTorch's archive of tensors and plain values with a checksum in front. Reading it
+executes nothing, and a damaged file is noticed and not taken up.
 """
 
+import hashlib
+import pickle
 import time
 import warnings
-import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ MOST_SECONDS = 86_400.0
 SUFFIX = ".checkpoint"
 # Raise this when the content of the file changes: files of another format are not taken up.
 FORMAT = 2
+DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 @dataclass
@@ -66,13 +69,8 @@ class Checkpoint:
             InputError: the file cannot be written; the one before is still there.
         """
         began = time.monotonic()
-        content = {
-            "run": self.run,
-            "version": (FORMAT, self.results),
-            "made with": _made_with(),
-            "state": state,
-        }
-        write_atomically(self.path, lambda part: torch.save(content, part))
+        content = {**self._version(), "run": self.run, "made with": _made_with(), "state": state}
+        write_atomically(self.path, lambda part: _save(content, part))
         ended = time.monotonic()
         pause = (ended - began) / MOST_OF_THE_TIME if self.every else 0.0
         self._due = ended + max(self.every, pause)
@@ -86,38 +84,50 @@ class Checkpoint:
         remove_parts(self.path)
         if not self.path.is_file():
             return None
-        try:
-            content = _load(self.path)
-            run, version, made_with = content["run"], content["version"], content["made with"]
-            state: dict[str, Any] = content["state"]
-        except Exception:  # a damaged archive can raise anything
-            _warn(f"{self.path} is damaged: the run starts from its beginning")
+        content = _load(self.path)
+        if content is None or not self._version().items() <= content.items():
+            reason = "is damaged" if content is None else "is of another version of styleinv"
+            _warn(f"{self.path} {reason}: the run starts from its beginning")
             return None
-        if run != self.run:
+        if content["run"] != self.run:
             raise InputError(
                 f"checkpoint {str(self.path)!r} is of another run; remove it, or name another file"
             )
-        if version != (FORMAT, self.results):
-            _warn(
-                f"{self.path} is of another version of styleinv: the run starts from its beginning"
-            )
-            return None
-        if made_with != _made_with():
+        if content["made with"] != _made_with():
             now = f"the run goes on with {_made_with()}: its last digits may differ"
-            _warn(f"{self.path} was written with {made_with}, and {now}")
+            _warn(f"{self.path} was written with {content['made with']}, and {now}")
+        state: dict[str, Any] = content["state"]
         return state
 
     def remove(self) -> None:
         """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
 
+    def _version(self) -> dict[str, Any]:
+        return {"format": FORMAT, "results": self.results}
 
-def _load(path: Path) -> Any:
-    """The content of an intact file; damage raises an exception of any kind."""
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip() is not None:
-            raise ValueError
-    return torch.load(path, map_location="cpu", weights_only=True)
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Write the archive with its SHA-256 in front; the tensors are not copied in memory."""
+    with path.open("w+b") as file:
+        file.write(bytes(DIGEST_SIZE))
+        torch.save(content, file)
+        file.seek(DIGEST_SIZE)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0)
+        file.write(digest)
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """The content of the file, or None if it is not as it was written."""
+    with path.open("rb") as file, suppress(pickle.UnpicklingError):  # more than plain values
+        digest = file.read(DIGEST_SIZE)
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            return None
+        file.seek(DIGEST_SIZE)
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return content
+    return None
 
 
 def _made_with() -> str:

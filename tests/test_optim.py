@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from styleinv import optim
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
@@ -191,36 +190,6 @@ def test_keeps_the_last_finite_image(protocol: Protocol) -> None:
     assert result.stop_reason == "not finite"
     assert math.isfinite(result.loss)
     assert (result.image - 0.2).pow(4).sum().item() == pytest.approx(result.loss)
-
-
-@pytest.mark.parametrize("budget", [40, 333, 5000])
-@pytest.mark.parametrize("ending", ["theta", "budget", "stopped", "not finite"])
-def test_running_ahead_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, ending: str, budget: int
-) -> None:
-    """What Adam does on a GPU between two looks at the losses, here on the CPU."""
-    protocol = dataclasses.replace(CHAPTER.limited_to(budget), extra_rounds=2, extra_iterations=9)
-
-    def once(ahead: int) -> dict[str, Any]:
-        monkeypatch.setattr(optim, "_iterations_per_check", lambda image: ahead)
-        calls = 0
-
-        def loss(image: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            broken = float("nan") if ending == "not finite" and calls > 29 else 1.0
-            return (image - 0.2).square().sum() * broken
-
-        theta = 1e-3 if ending == "theta" else 0.0
-        stop_at = 25 if ending == "stopped" else -1
-        result = run(
-            loss, protocol, budget, theta, callback=lambda iterate: iterate.iteration == stop_at
-        )
-        image = result.image.tolist()
-        return {**vars(result), "image": image, "seconds": 0, "trace": len(result.trace)}
-
-    one_by_one = once(1)
-    assert once(7) == once(50) == one_by_one
 
 
 def test_stages_follow_each_other() -> None:

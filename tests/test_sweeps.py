@@ -1,0 +1,114 @@
+"""Runs are made once: by a sweep, or one by one, whatever stops them on the way."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from styleinv import InputError
+from styleinv.encoder import Encoder
+from styleinv.inversion import plan
+from styleinv.protocol import PROTOCOLS
+from styleinv.runs import store
+from styleinv.runs.store import Run
+from styleinv.runs.sweeps import sweep
+
+SIZE = 32
+
+
+def test_sweep_computes_each_run_once(bundled: Encoder, tmp_path: Path) -> None:
+    def swept(lines: list[str]) -> dict[tuple[str, str, str], Run]:
+        return sweep(
+            ["bundled:mosaic", "skimage:brick"],
+            layers=["relu_1_1", "relu_1_2"],
+            losses=["moment-1"],
+            folder=tmp_path,
+            encoder=bundled,
+            protocol=PROTOCOLS["fast"].limited_to(4),
+            size=SIZE,
+            report=lines.append,
+        )
+
+    first_lines: list[str] = []
+    second_lines: list[str] = []
+    first, second = swept(first_lines), swept(second_lines)
+    assert list(first) == [
+        (style, layer, "moment-1")
+        for style in ("bundled:mosaic", "skimage:brick")
+        for layer in ("relu_1_1", "relu_1_2")
+    ]
+    assert all("4 evaluations" in line for line in first_lines)
+    assert all("kept" in line for line in second_lines)
+    for key, run in first.items():
+        assert second[key].record == run.record
+        assert np.array_equal(second[key].image, run.image)
+
+
+def test_sweep_refuses_random_pairs_with_a_line_search(bundled: Encoder, tmp_path: Path) -> None:
+    grid = {"styles": ["bundled:mosaic"], "layers": ["relu_1_1"], "losses": ["mmd-random"]}
+    with pytest.raises(InputError, match="loss 'mmd-random' draws new pairs"):
+        sweep(**grid, encoder=bundled, folder=tmp_path, size=SIZE)
+
+
+@pytest.mark.parametrize("empty", ["styles", "layers", "losses"])
+def test_sweep_refuses_nothing_to_do(bundled: Encoder, tmp_path: Path, empty: str) -> None:
+    grid = {"styles": ["bundled:mosaic"], "layers": ["relu_1_1"], "losses": ["gram"], empty: []}
+    with pytest.raises(InputError, match=f"{empty} is empty"):
+        sweep(**grid, encoder=bundled, folder=tmp_path)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    bundled: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before is still there: nothing more is lost than if the run had been killed."""
+    task = plan("bundled:dots", size=24, encoder=bundled, iterations=30)
+    path = store.path_of(task, tmp_path).with_suffix(".checkpoint")
+    stopped, _ = store.obtain(task, tmp_path, callback=lambda i: i.iteration == 5)
+    assert stopped.path is None
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(InputError, match=r"checkpoint' cannot be written: No space left"):
+            store.obtain(task, tmp_path, every=0)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    run, found = store.obtain(task, tmp_path)
+    assert not found
+    same = store.run_of(task.run())
+    assert run.record.result.pixels_sha256 == same.record.result.pixels_sha256
+    assert {file.suffix for file in tmp_path.iterdir()} == {".json", ".png"}
+
+
+def test_made_anew_on_request(bundled: Encoder, tmp_path: Path) -> None:
+    task = plan("bundled:dots", size=24, encoder=bundled, iterations=3)
+    first, found = store.obtain(task, tmp_path)
+    assert not found
+    assert first.path is not None
+    written = first.path.stat().st_mtime_ns
+    again, found = store.obtain(task, tmp_path)
+    assert (again.record, found) == (store.read_record(first.path), True)
+    assert first.path.stat().st_mtime_ns == written
+    _, found = store.obtain(task, tmp_path, again=True)
+    assert not found
+    assert first.path.stat().st_mtime_ns > written
+
+
+def test_an_interrupted_second_time_leaves_the_first(bundled: Encoder, tmp_path: Path) -> None:
+    task = plan("bundled:dots", size=24, encoder=bundled, iterations=9)
+    first, _ = store.obtain(task, tmp_path)
+    stopped, _ = store.obtain(
+        task, tmp_path, callback=lambda i: i.iteration == 3, again=True, unfinished=True
+    )
+    assert stopped.was_stopped
+    assert stopped.path is None
+    seen: list[int] = []
+    again, found = store.obtain(
+        task, tmp_path, callback=lambda i: seen.append(i.iteration), again=True
+    )
+    assert (seen[0], found) == (3, False)
+    assert np.array_equal(again.image, first.image)
