@@ -2,20 +2,21 @@
 
 Every painted style has one known length, its *structure* in pixels, and a known palette, so that
 what an inversion recovers can be measured against truth. Lengths never depend on the size of the
-picture: a larger picture shows more of the same texture.
+picture: a larger picture shows more of the same texture. What the styles are called, their lengths
+and their palettes stand in ``styles.toml``, with the credits of the photographs.
 """
 
 import math
 import re
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.spatial import Voronoi
 
 from styleinv.errors import InputError, one_of, whole_number
 
@@ -229,6 +230,8 @@ def _dots(size: int, structure: float, palette: Floats, rng: np.random.Generator
 
 
 def _mosaic(size: int, structure: float, palette: Floats, rng: np.random.Generator) -> Floats:
+    from scipy.spatial import Voronoi
+
     canvas = _Canvas(size, palette[0])
     period = min(16 * structure, 0.7 * size)
     bends = _Field(rng, period), _Field(rng, period)
@@ -250,6 +253,8 @@ def _mosaic(size: int, structure: float, palette: Floats, rng: np.random.Generat
 
 
 def _woodcut(size: int, structure: float, palette: Floats, rng: np.random.Generator) -> Floats:
+    from scipy.ndimage import gaussian_filter, map_coordinates
+
     x, y = _grid(size)
     period = min(12 * structure, 0.6 * size)
     swell, light, tint = (_Field(rng, period) for _ in range(3))
@@ -319,10 +324,15 @@ def _marbling(size: int, structure: float, palette: Floats, rng: np.random.Gener
 class Style:
     """A style that can be painted.
 
-    `structure` is its default length in pixels and `structure_meaning` says what that measures.
-    `palette` starts with the ground (canvas, grout, paper, lines, veins). The second colour of
-    woodcut is the ink of the lines and that of rectangles the white; the others run from dark to
-    light where light and dark masses are wanted.
+    Attributes:
+        title: its name as that of a picture.
+        description: what it shows, in a sentence.
+        structure: its default length in pixels.
+        structure_meaning: what that length measures.
+        palette: colours "#rrggbb", the ground (canvas, grout, paper, lines, veins) first. The
+            second colour of woodcut is the ink of its lines, and that of rectangles is white. The
+            others run from dark to light where light and dark masses are wanted.
+        painter: the function that paints it.
     """
 
     name: str
@@ -330,68 +340,23 @@ class Style:
     description: str
     structure: float
     structure_meaning: str
-    palette: tuple[str, ...]
+    palette: list[str]
     painter: Painter
 
 
+_PAINTERS: dict[str, Painter] = {
+    "strokes": _strokes,
+    "dots": _dots,
+    "mosaic": _mosaic,
+    "woodcut": _woodcut,
+    "rectangles": _rectangles,
+    "marbling": _marbling,
+}
+_GALLERY = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+
 PAINTED: dict[str, Style] = {
-    style.name: style
-    for style in (
-        Style(
-            "strokes",
-            "Night wind",
-            "Curved, bristly brush strokes that swirl, from broad underpainting to fine accents.",
-            8,
-            "The width of the brush strokes of the main layer.",
-            ("#101c3f", "#1d3f86", "#3d78b4", "#8dbfcb", "#e6c65a", "#f4ecd2"),
-            _strokes,
-        ),
-        Style(
-            "dots",
-            "Noon by the river",
-            "Pointillist dots of divided colour, in overlapping layers on a warm ground.",
-            6,
-            "The mean diameter of the dots.",
-            ("#efd9a7", "#27407c", "#3d7f7d", "#d8613c", "#8fb35c", "#d99aa8", "#f0bf4c"),
-            _dots,
-        ),
-        Style(
-            "mosaic",
-            "Ravenna",
-            "Hand-cut tesserae in bending rows, set in dark grout.",
-            8,
-            "The side of the square with the mean tile's area, grout included.",
-            ("#2b2622", "#17375e", "#a8402d", "#1f7479", "#dfa83f", "#7fb69a", "#f0e2c0"),
-            _mosaic,
-        ),
-        Style(
-            "woodcut",
-            "The wave",
-            "Carved parallel waves that swell with the tone, over flat blocks of colour.",
-            8,
-            "The mean distance between the crests of neighbouring lines.",
-            ("#f1e4c6", "#1b2a41", "#4f93a6", "#d2553a"),
-            _woodcut,
-        ),
-        Style(
-            "rectangles",
-            "Composition",
-            "Recursively split rectangles of off-white and primary colours between black lines.",
-            16,
-            "The side of the square with the mean rectangle's area, lines included.",
-            ("#15130f", "#f2eee1", "#c9291f", "#1e3f95", "#f1c51c"),
-            _rectangles,
-        ),
-        Style(
-            "marbling",
-            "Endpaper",
-            "Drifting bands of colour with dark veins, pulled into scallops by a comb.",
-            6,
-            "The mean width of the bands, measured across them.",
-            ("#2a1a26", "#7d2030", "#d7853f", "#f4e4c4", "#2e6078", "#a3bcab"),
-            _marbling,
-        ),
-    )
+    name: Style(name=name, painter=_PAINTERS[name], **entry)
+    for name, entry in _GALLERY["painted"].items()
 }
 
 _HEX_COLOUR = re.compile("#[0-9a-fA-F]{6}")
@@ -414,8 +379,9 @@ def paint(
         name: A key of `PAINTED`.
         size: Side of the picture in pixels, 16 to 4096.
         structure: The style's known length in pixels (see `Style.structure_meaning`), from 2 to
-            `size`; the style's own, or `size` if that is smaller, if None.
-        palette: Two or more colours "#rrggbb", ordered as in `Style`; the style's own if None.
+            `size`. None stands for the style's own, or for `size` if that is smaller.
+        palette: Two or more colours "#rrggbb", in the order of `Style`. None stands for the style's
+            own.
         seed: A non-negative integer.
 
     Raises:
@@ -455,35 +421,21 @@ def _parsed_palette(palette: Sequence[str]) -> Floats:
 # Photographs ----------------------------------------------------------------------------------
 
 PHOTOGRAPHS: dict[str, str] = {
-    "immunohistochemistry": "CMMI (microscopy and imaging); no known copyright restrictions",
-    "coffee": "Rachel Michetti, courtesy of Pikolo Espresso Bar; CC0",
-    "retina": "Mikael Häggström, doi:10.15347/wjm/2014.008; CC0",
-    "hubble_deep_field": "NASA, HubbleSite; public domain",
-    "chelsea": "Stefan van der Walt; CC0",
-    "astronaut": "NASA Great Images database; no known copyright restrictions, public domain",
-    "rocket": "SpaceX; released into the public domain",
-    "brick": "CC0Textures, Bricks25 (grey); CC0",
-    "grass": "linolafett on DeviantArt, Grass 01 (grey); CC0",
-    "gravel": "CC0Textures, Gravel04 (grey); CC0",
+    name: entry["credit"] for name, entry in _GALLERY["photographs"].items()
 }
 """The usable pictures inside the scikit-image wheel, each with its credit."""
 
-_FILES = {
-    "immunohistochemistry": "ihc.png",
-    "retina": "retina.jpg",
-    "hubble_deep_field": "hubble_deep_field.jpg",
-    "rocket": "rocket.jpg",
-}
-
 
 def photograph(name: str) -> NDArray[np.uint8]:
-    """Return a picture of `PHOTOGRAPHS` as (height, width, 3) uint8; grey ones in three channels.
+    """Read a picture of `PHOTOGRAPHS`: (height, width, 3), uint8; a grey one has equal channels.
+
+    It is read from the installed package, because `skimage.data` would download what it lacks.
 
     Raises:
-        InputError: The name is unknown, or the installed scikit-image lacks the picture. It is
-            read from the installed package, because `skimage.data` would download what it lacks.
+        InputError: The name is unknown, or the installed scikit-image lacks the picture.
     """
-    file = _FILES.get(one_of("name of the photograph", name, tuple(PHOTOGRAPHS)), f"{name}.png")
+    one_of("name of the photograph", name, tuple(PHOTOGRAPHS))
+    file = _GALLERY["photographs"][name]["file"]
     resource = resources.files("skimage").joinpath("data", file)
     if not resource.is_file():
         raise InputError(

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from styleinv import InputError
-from styleinv.styles import SCIKIT_IMAGE, STYLES, paint, photograph
+from styleinv.styles import PAINTED, PHOTOGRAPHS, paint, photograph
 
 SWEEP = (4, 8, 16, 32)
 
@@ -16,7 +16,7 @@ def gradient_length(image: np.ndarray) -> float:
     return float(grey.std() / np.hypot(*np.gradient(grey)).mean())
 
 
-@pytest.mark.parametrize("name", STYLES)
+@pytest.mark.parametrize("name", PAINTED)
 class TestStyle:
     def test_is_deterministic_and_seeded(self, name: str) -> None:
         picture = paint(name, 48)
@@ -36,7 +36,7 @@ class TestStyle:
 
     def test_colours_are_the_palettes(self, name: str) -> None:
         """Most pixels lie near a palette colour, and each colour has its share."""
-        palette = np.array([list(bytes.fromhex(c[1:])) for c in STYLES[name].palette]) / 255
+        palette = np.array([list(bytes.fromhex(c[1:])) for c in PAINTED[name].palette]) / 255
         pixels = paint(name, 128).reshape(-1, 1, 3)
         distance = np.linalg.norm(pixels - palette, axis=2)
         assert np.median(distance.min(axis=1)) < 0.1
@@ -46,11 +46,11 @@ class TestStyle:
     def test_palette_changes_the_colours_only(self, name: str) -> None:
         """With a grey palette of the same length, the picture is grey."""
         greys = [f"#{v:02x}{v:02x}{v:02x}" for v in np.linspace(20, 230, 6).astype(int)]
-        grey = paint(name, 48, palette=greys[: len(STYLES[name].palette)])
+        grey = paint(name, 48, palette=greys[: len(PAINTED[name].palette)])
         assert np.ptp(grey, axis=2).max() < 1e-6
 
 
-@pytest.mark.parametrize("name", SCIKIT_IMAGE)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_photographs_are_at_hand(name: str) -> None:
     picture = photograph(name)
     assert picture.dtype == np.uint8
