@@ -1,101 +1,92 @@
 """Files that appear whole or not at all."""
 
+import glob
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from styleinv.errors import InputError
 
-# Fills a file that is there already.
+# Makes the file whose path it is given.
 Write = Callable[[Path], object]
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomically` for a text."""
+    """Write `text` to `path` as `write_atomically` does."""
     write_atomically(path, lambda part: part.write_text(text))
 
 
 def write_atomically(path: Path, write: Write) -> None:
-    """Let `write` fill a file beside `path`, then move it there in one step.
+    """Let `write` make a file beside `path`, then move it there in one step.
 
     Raises:
-        InputError: the folder cannot be created or written.
+        InputError: the folder cannot be made, or the file not be written.
     """
     write_together({path: write})
 
 
 def write_together(writes: Mapping[Path, Write]) -> None:
-    """`write_atomically` for files that belong together, in their order.
+    """Write files that belong together as `write_atomically` does, in their order.
 
-    None is moved before all are filled: a full disk changes none of them, and a kill only in the
-    instant between two moves leaves some of them new and some of them old.
+    No file is moved before all of them are written. A full disk therefore changes none of them;
+    a process that is killed between two moves leaves some of them new and some of them old.
 
     Raises:
-        InputError: a folder cannot be created or written.
+        InputError: a folder cannot be made, or a file not be written.
     """
     with ExitStack() as parts:
-        filled = {path: parts.enter_context(_part(path, write)) for path, write in writes.items()}
-        for path, part in filled.items():
-            with _named(path):
+        written = {path: parts.enter_context(_part(path, write)) for path, write in writes.items()}
+        for path, part in written.items():
+            with _naming(path):
                 os.replace(part, path)
 
 
 @contextmanager
 def _part(path: Path, write: Write) -> Iterator[Path]:
-    """A file beside `path`, filled and on the disk; removed afterwards, if it is still there."""
-    folder_made(path.parent)
+    """A new file beside `path`, written to the disk; it is removed unless it was moved away."""
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    make_folder(path.parent)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise unwritable(path.parent, error) from error
-    part = Path(name)
-    try:
-        with _named(path):
+        with _naming(path):
             write(part)
-            part.chmod(0o644)
-            with part.open("rb") as written:  # before its name is: power may fail, too
-                os.fsync(written.fileno())
+            with part.open("rb") as file:  # the content first, then the name: power may fail
+                os.fsync(file.fileno())
         yield part
     finally:
-        with suppress(OSError):  # what cannot be removed shall not hide what went wrong
+        with suppress(OSError):  # which would hide the error that led here
             part.unlink()
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Errors say that it is `path` that cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error  # Pillow's have no number
-        raise InputError(f"file {str(path)!r} cannot be written: {reason}") from error
-
-
 def remove_parts(*paths: Path) -> None:
-    """Remove what processes that were killed while they wrote files of one folder left there."""
-    beginnings = tuple(f".{path.name}." for path in paths)
-    with suppress(FileNotFoundError):  # where there is no folder yet, nothing is left
-        for part in paths[0].parent.iterdir():
-            if part.name.startswith(beginnings):
-                with suppress(OSError):
-                    part.unlink()
+    """Remove what processes that were killed while they wrote these files left beside them."""
+    for path in paths:
+        for part in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            with suppress(OSError):
+                part.unlink()
 
 
-def folder_made(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make `folder` and those above it, where they are missing.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be made.
     """
-    try:
+    with _naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Raise an `InputError` that names `path` in place of an `OSError`."""
+    try:
+        yield
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise cannot_write(path, error) from error
 
 
-def unwritable(folder: Path, error: OSError) -> InputError:
-    """What to raise where `folder` cannot be written."""
-    return InputError(f"folder {str(folder)!r} cannot be written: {error.strerror}")
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The error to raise where a file or a folder cannot be written."""
+    reason = error.strerror or error  # Pillow's have no number
+    return InputError(f"{str(path)!r} cannot be written: {reason}")

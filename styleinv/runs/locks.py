@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from styleinv.files import folder_made, unwritable
+from styleinv.files import cannot_write, make_folder
 
 
 @contextmanager
@@ -23,14 +23,14 @@ def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) ->
         InputError: the folder cannot be made or written.
         filelock.Timeout: `stop` returned True.
     """
-    folder_made(lock.parent)
+    make_folder(lock.parent)
     guard = FileLock(lock)
     try:
         _acquire(guard, waiting, stop)
     except Timeout:
         raise
     except OSError as error:
-        raise unwritable(lock.parent, error) from error
+        raise cannot_write(lock.parent, error) from error
     try:
         yield
     finally:
