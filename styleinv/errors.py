@@ -1,16 +1,13 @@
 """The one exception that is meant for the person at the keyboard, and the commonest checks."""
 
+import numbers
 import reprlib
 from collections.abc import Iterable
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
-
-# Longer sentences lose their middle: the argument is named in front, what is allowed behind.
-LONGEST_SENTENCE, KEPT_IN_FRONT, GAP = 1000, 300, " ... "
-# How alike two names are, from 0 to 1, if one may be meant by the other.
-ALIKE = 0.6
+# A longer sentence loses its middle: the front names the argument, the end what is allowed.
+LONGEST_SENTENCE = 1000
 
 _short = reprlib.Repr()
 _short.maxlevel = 2
@@ -29,17 +26,14 @@ class InputError(ValueError):
 
 
 def one_line(sentence: str) -> str:
-    """The sentence without line breaks and control characters, at most 1000 characters of it."""
+    """The sentence without line breaks and control characters, `LONGEST_SENTENCE` at most."""
     line = " ".join(part.strip() for part in sentence.splitlines()).strip()
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    if len(line) <= LONGEST_SENTENCE:
-        return line
-    kept_behind = LONGEST_SENTENCE - KEPT_IN_FRONT - len(GAP)
-    return f"{line[:KEPT_IN_FRONT]}{GAP}{line[-kept_behind:]}"
+    return line if len(line) <= LONGEST_SENTENCE else f"{line[:300]} ... {line[-600:]}"
 
 
 def shown(value: Any) -> str:
-    """`value` as code, shortened: a text may be a megabyte, a list may hold itself many times."""
+    """`value` as Python code, shortened: a text may have a million characters."""
     try:
         return _short.repr(value)
     except ValueError:  # Python writes no integer of more than some thousand digits
@@ -47,17 +41,16 @@ def shown(value: Any) -> str:
 
 
 def nearest(value: Any, known: Iterable[str]) -> str:
-    """What to add to a sentence: the one of `known` that is most like `value`, if there is one."""
+    """The end of a sentence that suggests the name in `known` most like `value`, if one is."""
+    names = {name.casefold(): name for name in known}
     wanted = value[:LONGEST_SENTENCE].casefold() if isinstance(value, str) else ""
-    likeness = {name: SequenceMatcher(None, wanted, name.casefold()).ratio() for name in known}
-    most = max(likeness.values(), default=0.0)
-    likest = [name for name, ratio in likeness.items() if ratio == most]
-    return f"; the nearest is {likest[0]!r}" if most >= ALIKE and len(likest) == 1 else ""
+    alike = get_close_matches(wanted, names, n=1)
+    return f"; the nearest is {names[alike[0]]!r}" if alike else ""
 
 
 def whole_number(argument: str, value: Any, low: int, high: int) -> int:
     """Return `value` if it is an integer from `low` to `high`, else raise an `InputError`."""
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_integer or not low <= value <= high:
         raise InputError(
             f"{argument} is {shown(value)}, but must be a whole number from {low:,} to {high:,}"
