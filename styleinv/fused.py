@@ -10,35 +10,42 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
 Padding = Literal["zeros", "reflect"]
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor, flipped: Tensor, padding: Padding, rectify: bool
-) -> Tensor:
-    """Pad, convolve with frozen 3x3 kernels and, on request, apply a ReLU.
+class FrozenConvolution(nn.Conv2d):
+    """A 3x3 convolution whose kernels never change, together with its padding and its ReLU.
 
-    Computes y = relu(weight * pad(x) + bias), of the height and width of x. The gradient of a
-    convolution is the convolution with the flipped, transposed kernels. The only feature map that
-    is kept for it is the output, whose zeros are the mask of the ReLU.
+    Called with x (B, C, H, W), it computes y = relu(weight * pad(x) + bias), of shape (B, D, H, W),
+    or the same without the ReLU. It is differentiable once, with respect to x.
+
+    The gradient of a convolution is the convolution with the flipped, transposed kernels, which
+    are made once. The only feature map that is kept for it is y, whose zeros mask the ReLU.
 
     Args:
-        x: (B, C, H, W), with H and W of at least 2 where the padding reflects.
-        weight: kernels (D, C, 3, 3).
+        weight: the kernels, (D, C, 3, 3).
         bias: (D,).
-        flipped: `weight.flip(2, 3).transpose(0, 1)`, shape (C, D, 3, 3). The caller keeps it
-            because the kernels never change.
-        padding: what lies beyond the border: zeros, or the picture reflected there.
-        rectify: whether the ReLU follows.
-
-    Returns:
-        (B, D, H, W), differentiable once with respect to x and not to the kernels.
+        padding: what lies beyond the border: zeros, or the map as reflected there.
     """
-    return cast(Tensor, _Convolution.apply(x, weight, bias, flipped, padding, rectify))
+
+    bias: Tensor
+    flipped: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, padding: Padding) -> None:
+        super().__init__(weight.shape[1], weight.shape[0], 3, padding=1, padding_mode=padding)
+        self.load_state_dict({"weight": weight, "bias": bias})
+        self.requires_grad_(False)
+        self.register_buffer("flipped", weight.flip(2, 3).transpose(0, 1), persistent=False)
+
+    def forward(self, input: Tensor, rectify: bool = True) -> Tensor:
+        out = _Convolution.apply(
+            input, self.weight, self.bias, self.flipped, self.padding_mode, rectify
+        )
+        return cast(Tensor, out)
 
 
 class _Convolution(torch.autograd.Function):
@@ -49,7 +56,7 @@ class _Convolution(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         flipped: Tensor,
-        padding: Padding,
+        padding: str,
         rectify: bool,
     ) -> Tensor:
         if padding == "reflect":
