@@ -3,10 +3,7 @@
 import logging
 import os
 import re
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -32,32 +29,29 @@ STYLE_NAMES = (
 )
 
 # What Pillow decodes by itself; for others, such as EPS, it starts programs. Most common first.
-FORMATS = (
-    *("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM"),
-    *("AVIF", "JPEG2000", "ICO", "TGA"),
-)
+FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "ICO", "TGA"]
 # A small file can claim any number of pixels, and decoding takes memory for each of them.
 PIXELS_VARIABLE, MOST_PIXELS, MOST_PIXELS_ALLOWED = "STYLEINV_MAX_PIXELS", 10**8, 10**10
 
-STDERR = 2  # the number of that file for C
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
-# Pillow has its limit in a global variable, which one thread at a time may change.
-_pillow = threading.Lock()
+# What Pillow logs is printed only where a program has asked for logs.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor:
-    """A style image by file path, gallery name or scikit-image name.
+    """Load a style image by its file, or by the name of a painted style or a photograph.
 
     Args:
-        source: a file; ``bundled:NAME`` for a procedural style of `PAINTED`, painted at
-            `size`; or ``skimage:NAME`` for a picture of `PHOTOGRAPHS`.
+        source: a file; ``bundled:NAME`` for a style of `PAINTED`, painted at `size`; or
+            ``skimage:NAME`` for a picture of `PHOTOGRAPHS`.
         size: length of the shorter side of the result in pixels, 16 to 4096.
         fit: ``"crop"`` resizes the shorter side to `size` and cuts out the central square, as the
             chapter does; ``"keep"`` resizes only and keeps the aspect ratio.
 
-    Of an animation or of several pages the first is used, and what is transparent becomes white;
-    a warning says so. Files of more than 100 million pixels are refused before they are decoded,
-    unless the environment variable ``STYLEINV_MAX_PIXELS`` has another limit.
+    Only the first frame or page of a file is used, what is transparent becomes white, and a picture
+    smaller than `size` is enlarged: a warning says so. Files of more than 100 million pixels are
+    refused before they are decoded; the environment variable ``STYLEINV_MAX_PIXELS`` sets another
+    limit.
 
     Returns:
         (3, H, W), float32, RGB in [0, 1].
@@ -76,22 +70,16 @@ def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor
         picture = Image.fromarray(photograph(text.removeprefix(SCIKIT_IMAGE)))
     else:
         picture, notes = _open(text)
-    width, height = picture.size
-    if min(width, height) < MIN_SIZE:
-        raise InputError(
-            f"image {text!r} is {width} x {height} pixels, but each side must have {MIN_SIZE} "
-            "or more"
-        )
+    if min(picture.size) < size:
+        notes.append(f"its shorter side of {min(picture.size)} pixels is enlarged to {size}")
     resized = _resize(picture, size, fit, text)
-    if min(width, height) < size:
-        notes.append(f"its shorter side of {min(width, height)} pixels is enlarged to {size}")
     for note in notes:
         warnings.warn(one_line(f"{text}: {note}"), stacklevel=2)
     return _to_tensor(np.asarray(resized).astype(np.float32) / np.float32(255))
 
 
 def short_name(source: str | Path) -> str:
-    """What a figure calls a style: the name behind the prefix, or the file's stem."""
+    """The name of a style in figures: what follows the prefix, or the stem of the file."""
     text = str(source)
     for prefix in (BUNDLED, SCIKIT_IMAGE):
         if text.startswith(prefix):
@@ -100,7 +88,7 @@ def short_name(source: str | Path) -> str:
 
 
 def public_name(source: str | Path) -> str:
-    """The source without the folder that a file lies in, which is the reader's own business."""
+    """The source as records and pages show it: without a file's folder, which may be private."""
     text = str(source)
     return text if text.startswith((BUNDLED, SCIKIT_IMAGE)) else Path(text).name
 
@@ -112,7 +100,7 @@ def save_png(image: Tensor, path: str | Path) -> None:
 
 
 def to_uint8(image: Tensor) -> Pixels:
-    """(3, H, W) in [0, 1] -> (H, W, 3) of 0 to 255, rounded to nearest."""
+    """Round (3, H, W) in [0, 1] to the nearest of 0 to 255, as (H, W, 3)."""
     scaled = image.detach().cpu().float().clamp(0, 1).mul(255).round()
     pixels: Pixels = scaled.to(torch.uint8).permute(1, 2, 0).numpy()
     return pixels
@@ -123,20 +111,24 @@ def _to_tensor(pixels: NDArray[np.float32]) -> Tensor:
 
 
 def _resize(picture: Image.Image, size: int, fit: Fit, name: str) -> Image.Image:
-    """Pixel for pixel torchvision's `Resize` (bilinear, antialiased) and `CenterCrop`."""
-    shorter = min(picture.size)
-    width, height = (int(size * side / shorter) for side in picture.size)
-    most = _most_pixels()
-    if width * height > most:
+    """Bring the shorter side to `size` (bilinear, antialiased), then cut out the middle."""
+    from torchvision.transforms import v2  # takes a second or two to import
+
+    width, height = picture.size
+    if min(width, height) < MIN_SIZE:
+        raise InputError(
+            f"image {name!r} is {width} x {height} pixels, but each side must have {MIN_SIZE} "
+            "or more"
+        )
+    width, height = (size * side // min(picture.size) for side in picture.size)
+    if width * height > (most := _most_pixels()):
         raise InputError(
             f"image {name!r} would be resized to {width:,} x {height:,} pixels, but at most "
             f"{most:,} are allowed; choose a smaller size, or a part of the image"
         )
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    if fit == "keep":
-        return picture
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return picture.crop((left, top, left + size, top + size))
+    steps = [v2.Resize(size), v2.CenterCrop(size)]
+    resized: Image.Image = v2.Compose(steps if fit == "crop" else steps[:1])(picture)
+    return resized
 
 
 def _most_pixels() -> int:
@@ -148,12 +140,16 @@ def _most_pixels() -> int:
 def _open(name: str) -> tuple[Image.Image, list[str]]:
     """The picture in a file as 8-bit RGB, and what there is to say about it."""
     _check_file(name)
-    most = _most_pixels()
+    # Pillow's own limit, which warns and so, below, refuses.
+    Image.MAX_IMAGE_PIXELS = most = _most_pixels()
     Image.init()  # or Pillow does not know which formats it has
-    formats = [x for x in FORMATS if x in Image.OPEN]
+    formats = [format for format in FORMATS if format in Image.OPEN]
     try:
-        with _pillow_held_to(most), Image.open(name, formats=formats) as picture:
-            return _decode(picture, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(name, formats=formats) as picture:
+                return _decode(picture, name)
     except InputError:  # says what is wrong already
         raise
     except UnidentifiedImageError as error:
@@ -175,63 +171,27 @@ def _open(name: str) -> tuple[Image.Image, list[str]]:
 
 def _check_file(name: str) -> None:
     """Refuse what is no file with something in it: a pipe would be waited for forever."""
-    if os.path.isfile(name):
-        if os.path.getsize(name) == 0:
-            raise InputError(f"image {name!r} is empty, but must be a picture")
-    elif _URL.match(name):
+    if not os.path.isfile(name):
+        if os.path.exists(name):
+            raise InputError(f"image {name!r} is a folder, a pipe or a device, but must be a file")
+        if _URL.match(name):
+            raise InputError(
+                f"image {name!r} is a URL, and nothing is downloaded: save the picture and name "
+                "the file"
+            )
         raise InputError(
-            f"image {name!r} is a URL, and nothing is downloaded: save the picture and name the "
-            "file"
+            f"image {name!r} is not an existing file (or one of: {', '.join(STYLE_NAMES)})"
+            f"{nearest(name, STYLE_NAMES)}"
         )
-    elif os.path.isdir(name):
-        raise InputError(f"image {name!r} is a folder, but must be a file")
-    elif os.path.exists(name):
-        raise InputError(f"image {name!r} is a pipe or a device, but must be a file")
-    else:
-        known = [f"{BUNDLED}{style}" for style in PAINTED]
-        pictures = [f"{SCIKIT_IMAGE}{picture}" for picture in PHOTOGRAPHS]
-        raise InputError(
-            f"image {name!r} is not an existing file (or one of: {', '.join(known)})"
-            f"{nearest(name, [*known, *pictures])}"
-        )
-
-
-@contextmanager
-def _pillow_held_to(pixels: int) -> Iterator[None]:
-    """While active, Pillow refuses to decode more pixels, and says nothing of its own."""
-    logger, silent = logging.getLogger("PIL"), logging.NullHandler()
-    with _pillow, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = pixels
-        logger.addHandler(silent)
-        try:
-            yield
-        finally:
-            logger.removeHandler(silent)
-            Image.MAX_IMAGE_PIXELS = before
-
-
-@contextmanager
-def _silent_libtiff() -> Iterator[None]:
-    """While active, nothing is printed: libtiff, in C, prints what it thinks of a file."""
-    with open(os.devnull, "w") as nowhere:
-        stderr = os.dup(STDERR)
-        os.dup2(nowhere.fileno(), STDERR)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, STDERR)
-            os.close(stderr)
+    if os.path.getsize(name) == 0:
+        raise InputError(f"image {name!r} is empty, but must be a picture")
 
 
 def _decode(picture: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
     notes = []
     if getattr(picture, "is_animated", False):
         notes.append("only the first of its frames or pages is used")
-    with _silent_libtiff() if picture.format == "TIFF" else nullcontext():
-        picture.load()
+    picture.load()
     try:
         picture = ImageOps.exif_transpose(picture)
     except Exception:  # damaged metadata can raise anything, and the picture is none the worse
@@ -242,7 +202,7 @@ def _decode(picture: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
 
 
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
-    """Grey, palette, CMYK, 16-bit and transparent pictures as 8-bit RGB."""
+    """Convert a grey, palette, CMYK, 16-bit or transparent picture to 8-bit RGB."""
     if picture.mode.startswith(("I", "F")):  # Pillow's own conversion would clip these at 255
         picture = _to_8_bits(picture, name)
     if picture.has_transparency_data:
