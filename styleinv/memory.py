@@ -1,4 +1,4 @@
-"""Memory: what an inversion will need, what there is, and keeping what it frees in the process."""
+"""What an inversion needs of memory, what there is, and how the process keeps what it frees."""
 
 import ctypes
 import math
@@ -6,52 +6,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from styleinv.errors import InputError
-
-# Parameters of glibc's mallopt (malloc.h).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_LARGEST_INT = 2**31 - 1
-# The largest threshold that older releases of glibc accept.
-_OLDER_LARGEST = 32 * 2**20
-
-
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Have glibc keep large freed blocks for reuse, and give them back at the end.
-
-    An inversion frees and takes the same few feature maps at every evaluation. By default each of
-    them, tens of megabytes, goes back to the kernel, which clears every page anew: at 256 x 256
-    that costs more than the arithmetic of a loss. Does nothing where the C library is another.
-    """
-    glibc = _glibc()
-    try:
-        yield
-    finally:
-        if glibc is not None:
-            glibc.malloc_trim(0)
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    """The C library, told once for the life of the process to keep what is freed, if it can."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):  # musl
-        return None
-    accepted = any(
-        libc.mallopt(_M_MMAP_THRESHOLD, largest) for largest in (_LARGEST_INT, _OLDER_LARGEST)
-    )
-    if accepted:
-        libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
-        # Threads, too, take their blocks where freed ones are kept.
-        libc.mallopt(_M_ARENA_MAX, 1)
-    return libc
-
 
 # Bytes per pixel of the image, at relu_1_* and at relu_2_*, where there are a quarter as many
 # positions. Measured on a CPU as the growth of the peak over the loaded process, at 256 and 512
@@ -65,55 +24,57 @@ _BYTES_PER_PIXEL = {
     "sliced-wasserstein": (10500, 5400),
     "central-moments": (5000, 5200),
 }
-_GB, _MB = 1e9, 1e6
-# Limit, usage, and what of it the kernel gives back when it is needed: the cache of files.
+
+# How cgroups of version 2 and 1 tell a container's memory: the folder, the names of its limit and
+# its usage, and what the kernel gives back of the usage when it is needed, its cache of files.
 _CGROUPS = (
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    (
-        *("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-        *("memory/memory.stat", "total_inactive_file"),
-    ),
+    (".", "max", "current", "inactive_file"),
+    ("memory", "limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
 )
+
+# Parameters of glibc's mallopt (malloc.h).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+# The largest threshold, and the largest that older releases of glibc accept.
+_LARGEST, _OLDER_LARGEST = 2**31 - 1, 32 * 2**20
 
 
 def needed_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> float:
-    """An estimate, in bytes, of what inverting an image of so many pixels takes at its peak.
+    """Estimate, in bytes, how much memory it takes at most to invert an image of this size.
 
-    `itemsize` is that of the numbers computed with, in bytes.
+    `itemsize` is the number of bytes of each number that is computed with.
     """
-    return height * width * _bytes_per_pixel(layer, loss) * itemsize / 4
+    family = re.sub(r"^(moment|mmd)-(\d|random)$", r"\1", loss)
+    per_pixel = _BYTES_PER_PIXEL[family][layer.startswith("relu_2")]
+    return height * width * per_pixel * itemsize / 4
 
 
 def available_memory(
     meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
 ) -> float:
-    """Bytes that this process could still take; infinite where that is not known.
+    """How many bytes this process could still take; infinite where that is not known.
 
-    On Linux what the kernel calls available, or what a container's limit leaves (Binder has 2 GB).
-    Elsewhere, as on macOS, all the memory that the machine has: what others use of it is not known.
+    On Linux, this is what the kernel calls available, or what a container's limit leaves (Binder
+    has 2 GB). Elsewhere, as on macOS, it is all the memory of the machine, used or not.
     """
-    known = [_physical_memory()]
-    if meminfo.is_file():
-        found = re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text())
-        known += [1024.0 * int(found[1])] if found else []
-    for limit, usage, statistics, cached in _CGROUPS:
-        if (cgroup / limit).is_file() and (cgroup / usage).is_file():
-            allowed = (cgroup / limit).read_text().strip()
-            if allowed != "max":
-                used = float((cgroup / usage).read_text()) - _entry(cgroup / statistics, cached)
-                known.append(float(allowed) - used)
+    known = [1024 * _number(meminfo, r"MemAvailable:\s*(\d+) kB", math.inf)]
+    with suppress(AttributeError, ValueError, OSError):  # which not every system knows
+        known.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    for folder, limit, usage, cached in _CGROUPS:
+        allowed = _number(cgroup / folder / f"memory.{limit}", r"(\d+)", math.inf)
+        used = _number(cgroup / folder / f"memory.{usage}", r"(\d+)", 0)
+        given_back = _number(cgroup / folder / "memory.stat", rf"^{cached} (\d+)$", 0)
+        known.append(allowed - used + given_back)
     return min(known)
 
 
-def _entry(statistics: Path, name: str) -> float:
-    """A number of a cgroup's statistics; 0 where it is not there."""
-    text = statistics.read_text() if statistics.is_file() else ""
-    found = re.search(rf"^{name} (\d+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+def _number(file: Path, pattern: str, otherwise: float) -> float:
+    """The number that `pattern` finds in `file`, or another where there is none."""
+    found = re.search(pattern, file.read_text(), re.MULTILINE) if file.is_file() else None
+    return float(found[1]) if found else otherwise
 
 
 def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> str:
-    """What an inversion needs and what there is, in words; one that will not fit is refused.
+    """Say in words what an inversion needs and what there is; refuse one that will not fit.
 
     Raises:
         InputError: it needs more memory than there is; the message has the estimate and the
@@ -125,25 +86,42 @@ def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int =
         return f"The run needs about {amount(needed)} of the {amount(available)} of memory"
     shorter = min(height, width)
     fits = int(shorter * math.sqrt(max(available, 0) / needed)) // 16 * 16
-    biggest = f"the largest size that fits is {fits}" if fits else "no size fits"
+    largest = f"the largest size that fits is {fits}" if fits else "no size fits"
     raise InputError(
         f"size {shorter} with {loss} at {layer} needs about {amount(needed)} of memory, but "
-        f"{amount(available)} are free; {biggest}"
+        f"{amount(available)} are free; {largest}"
     )
 
 
 def amount(size: float) -> str:
-    """So many bytes in words."""
-    return f"{size / _GB:.1f} GB" if size > 0.1 * _GB else f"{size / _MB:.0f} MB"
+    """A number of bytes in words."""
+    return f"{size / 1e9:.1f} GB" if size > 1e8 else f"{size / 1e6:.0f} MB"
 
 
-def _bytes_per_pixel(layer: str, loss: str) -> int:
-    family = re.sub(r"^(moment|mmd)-(\d|random)$", r"\1", loss)
-    return _BYTES_PER_PIXEL[family][layer.startswith("relu_2")]
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Have glibc keep large freed blocks for reuse, and give them back at the end.
 
-
-def _physical_memory() -> float:
+    An inversion frees and takes the same few feature maps at every evaluation. By default each of
+    them, tens of megabytes, goes back to the kernel, which clears every page anew: at 256 x 256
+    that costs more than the arithmetic of a loss. Where the C library is another, nothing happens.
+    """
+    glibc = _glibc()
     try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return math.inf
+        yield
+    finally:
+        if glibc is not None:
+            glibc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, told once for the life of the process to keep what is freed, if it can."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "malloc_trim"):  # as musl
+        return None
+    if any(library.mallopt(_M_MMAP_THRESHOLD, most) for most in (_LARGEST, _OLDER_LARGEST)):
+        library.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+        # Threads, too, take their blocks where freed ones are kept.
+        library.mallopt(_M_ARENA_MAX, 1)
+    return library

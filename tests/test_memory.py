@@ -15,16 +15,15 @@ from styleinv.losses import LOSSES
 from styleinv.runs.sweeps import sweep
 
 
-def test_every_loss_has_an_estimate() -> None:
-    for loss in LOSSES:
-        for layer in styleinv.LAYERS:
-            assert 0.1e9 < memory.needed_memory(256, 256, layer, loss) < 2e9
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_has_an_estimate(loss: str) -> None:
+    for layer in styleinv.LAYERS:
+        assert 0.1e9 < memory.needed_memory(256, 256, layer, loss) < 2e9
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from /proc")
 def test_the_estimate_is_near_what_is_measured() -> None:
     """A third less at most: the pairs of L-BFGS, not all there after a few steps, are counted."""
-    if not Path("/proc/self/status").is_file():
-        pytest.skip("the peak of a process is read from /proc")
     code = (
         "import re; from styleinv.inversion import plan; from styleinv.protocol import FAST\n"
         "status = lambda: open('/proc/self/status').read()\n"
@@ -32,24 +31,27 @@ def test_the_estimate_is_near_what_is_measured() -> None:
         "task = plan('bundled:strokes', size=320, protocol=FAST.limited_to(6))\n"
         "before = peak(); task.run(); print(peak() - before)"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    measured = float(finished.stdout)
+    measured = float(subprocess.check_output([sys.executable, "-c", code], text=True))
     assert 0.6 < measured / memory.needed_memory(320, 320, "relu_2_1", "gram") < 1.1
 
 
 def test_available_memory(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:  9000 kB\nMemAvailable:    2000 kB\n")
-    assert memory.available_memory(meminfo, tmp_path) == 2_048_000
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("500\n")
-    assert memory.available_memory(meminfo, tmp_path) == 2_048_000
-    (tmp_path / "memory.max").write_text("1500\n")
-    assert memory.available_memory(meminfo, tmp_path) == 1000
-    (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 300\nactive_file 9\n")
-    assert memory.available_memory(meminfo, tmp_path) == 1300
+    """The kernel's word, or the limit of a container, without the cache that it gives back."""
+
+    def available_with(file: str, content: str) -> float:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(content)
+        return memory.available_memory(tmp_path / "meminfo", tmp_path)
+
+    kernels = "MemTotal:  9000 kB\nMemAvailable:    2000 kB\n"
+    assert available_with("meminfo", kernels) == 2_048_000
+    assert available_with("memory.current", "500\n") == 2_048_000
+    assert available_with("memory.max", "max\n") == 2_048_000
+    assert available_with("memory.max", "1500\n") == 1000
+    assert available_with("memory.stat", "anon 7\ninactive_file 300\nactive_file 9\n") == 1300
+    assert available_with("memory/memory.limit_in_bytes", "1200\n") == 1200
+    assert available_with("memory/memory.usage_in_bytes", "1000\n") == 200
+    assert available_with("memory/memory.stat", "cache 9\ntotal_inactive_file 50\n") == 250
     assert memory.available_memory(tmp_path / "absent", tmp_path / "absent") > 1e8
 
 
@@ -59,21 +61,22 @@ def one_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_gigabyte")
-def test_the_largest_size_that_fits_is_named_and_fits() -> None:
-    with pytest.raises(InputError, match=r"about 3.9 GB .* 1.0 GB are free; .* that fits is 512"):
-        memory.check_memory(1024, 1024, "relu_1_1", "gram")
-    memory.check_memory(512, 512, "relu_1_1", "gram")
-    with pytest.raises(InputError):
-        memory.check_memory(528, 528, "relu_1_1", "gram")
-
-
-@pytest.mark.usefixtures("one_gigabyte")
-def test_a_long_picture_counts_with_all_its_pixels() -> None:
-    with pytest.raises(InputError, match=r"size 100 .* the largest size that fits is 48"):
-        memory.check_memory(100, 10_000, "relu_1_1", "gram")
-    memory.check_memory(48, 4800, "relu_1_1", "gram")
-    with pytest.raises(InputError, match=r"but 1.0 GB are free; no size fits"):
-        memory.check_memory(16, 100_000, "relu_1_1", "gram")
+@pytest.mark.parametrize(
+    ("height", "width", "match", "fits"),
+    [
+        (1024, 1024, r"about 3.9 GB .* 1.0 GB are free; .* that fits is 512", (512, 512)),
+        (528, 528, "size 528 with gram at relu_1_1 .* that fits is 512", (512, 512)),
+        # A long picture counts with all its pixels.
+        (100, 10_000, r"size 100 .* the largest size that fits is 48", (48, 4800)),
+        (16, 100_000, r"but 1.0 GB are free; no size fits", (8, 8)),
+    ],
+)
+def test_the_largest_size_that_fits_is_named_and_fits(
+    height: int, width: int, match: str, fits: tuple[int, int]
+) -> None:
+    with pytest.raises(InputError, match=match):
+        memory.check_memory(height, width, "relu_1_1", "gram")
+    memory.check_memory(*fits, "relu_1_1", "gram")
 
 
 @pytest.mark.usefixtures("one_gigabyte")
