@@ -33,6 +33,7 @@ from styleinv.live.server import WAITING
 from styleinv.protocol import CHAPTER, FAST, SCIPY
 
 SIZE = 128
+CELLS = tuple(itertools.product(styleinv.LAYERS, ("gram", "moment-4", "mmd")))
 ROUNDS = 5
 RACE_ITERATIONS = 3000
 FIRST_PICTURE = 3  # seconds
@@ -57,7 +58,7 @@ def main() -> None:
         f"to a picture with a tenth of the loss (relu_2_1, Gram); at most {FIRST_PICTURE} s wanted"
     )
     rows = []
-    for layer, loss in itertools.product(styleinv.LAYERS, ("gram", "moment-4", "mmd")):
+    for layer, loss in CELLS:
         task = plan("bundled:strokes", layer=layer, loss=loss, size=SIZE, encoder=encoder)
         rows.append({"layer": layer, "loss": loss, "ways": one_iteration(task)})
     race = run_race(encoder)

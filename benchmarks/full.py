@@ -3,7 +3,7 @@
 Takes hours on two cores. Every measurement lands in `_build/bench-full/`, in a folder of the
 encoder, and is not made again, so that a killed run is taken up by starting it again; after a
 change of the code that is measured, empty that folder. What is there is collected in
-`results/performance.json` at the end, each with its date and a hash of the code that made it.
+`results/performance.json` at the end, each with its date and the version of its results.
 
 Adam's way is long, and what it does (iterations, loss) does not depend on the machine's load: the
 part `adam` walks it once, the part `time` measures what one of its iterations costs, beside the
@@ -39,10 +39,10 @@ from ways import (
 )
 
 import styleinv
-from styleinv import LAYERS, fingerprint
+from styleinv import LAYERS
 from styleinv.files import write_text
 from styleinv.images import short_name
-from styleinv.inversion import Task, plan
+from styleinv.inversion import RESULTS_VERSION, Task, plan
 from styleinv.protocol import CHAPTER, FAST, SCIPY, Protocol
 
 ROOT = Path(__file__).parents[1]
@@ -276,7 +276,7 @@ class Bench:
         path, shown = self._path(part, cell), _shown(cell)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "code": fingerprint.code_sha256()[:12]}
+            made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "results": RESULTS_VERSION}
             text = json.dumps(shown | measure(cell) | made, indent=1) + "\n"
             write_text(path, text)
             print(f"{datetime.now(UTC):%H:%M:%S} {part} {path.stem}", flush=True)

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from styleinv.fingerprint import code_sha256
 
+from styleinv.inversion import RESULTS_VERSION
 from styleinv.memory import needed_memory
 from styleinv.protocol import FAST
 
@@ -48,7 +48,7 @@ if __name__ == "__main__":
         ],
         "made_with": {
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            "code": code_sha256()[:12],
+            "results": RESULTS_VERSION,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "processor": f"{platform.system()} {platform.machine()}",

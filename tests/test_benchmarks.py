@@ -2,22 +2,18 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
+# The scripts import each other from their folder, see pyproject.toml.
+import bench
+import full
 import pytest
-from PIL import Image
+from released import ReleasedAlgorithm
+from ways import LOSSES, convolutions_alone, gflop, in_bfloat16
 
 from styleinv.encoder import Encoder
 from styleinv.inversion import noise_image, plan
 from styleinv.protocol import RELEASED
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import bench
-from full import Bench
-from released import ReleasedAlgorithm
-from ways import LOSSES, convolutions_alone, gflop, in_bfloat16, take_turns
 
 STEPS = 12
 
@@ -30,7 +26,7 @@ def test_released_protocol_takes_the_released_algorithms_steps(
     """The baseline and protocol `released`: the same loss at every iteration."""
     endless = dataclasses.replace(RELEASED.limited_to(STEPS), theta=-float("inf"))
     task = plan(
-        "bundled:mosaic", layer=layer, loss=loss, size=32, encoder=bundled, protocol=endless
+        "bundled:mosaic", layer=layer, loss=loss, encoder=bundled, protocol=endless, size=32
     )
     noise = noise_image(task.style[None], RELEASED, task.seed)
     baseline = ReleasedAlgorithm(bundled, task.style, noise, layer, loss)
@@ -39,16 +35,8 @@ def test_released_protocol_takes_the_released_algorithms_steps(
     assert found == pytest.approx(expected, rel=2e-3)
 
 
-def test_take_turns() -> None:
-    order: list[str] = []
-    ways = {name: lambda name=name: order.append(name) or len(order) for name in "ab"}
-    found = take_turns(ways, rounds=2)
-    assert order == ["a", "b"] * 3
-    assert found == {"a": [3, 5], "b": [4, 6]}
-
-
 def test_counts_the_work_of_the_convolutions() -> None:
-    """SPEC: forward 0.23, 5.1, 7.5 and 12.3 GFLOP at 256 x 256, the gradient as much again."""
+    """At 256 x 256 by hand: forward 0.23, 5.06, 7.47 and 12.3 GFLOP, the gradient as much again."""
     found = [gflop(256, layer) / 2 for layer in ("relu_1_1", "relu_1_2", "relu_2_1", "relu_2_2")]
     assert found == pytest.approx([0.23, 5.06, 7.47, 12.3], rel=0.02)
     convolutions_alone(16, "relu_2_2")()
@@ -56,43 +44,34 @@ def test_counts_the_work_of_the_convolutions() -> None:
 
 def test_half_precision_runs(bundled: Encoder) -> None:
     task = plan("bundled:mosaic", loss="moment-2", size=32, encoder=bundled)
-    half = in_bfloat16(task, 30)
-    assert 0 < half["gradient_error"] < 0.2
-    assert half["float32"]["evaluations"] <= 30
+    assert 0 < in_bfloat16(task, 30)["gradient_error"] < 0.2
 
 
-def test_bench_prints_keeps_and_draws(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in {"SIZE": 16, "ROUNDS": 1, "RACE_ITERATIONS": 5, "BUILD": tmp_path}.items():
+def test_bench_prints_keeps_and_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small = {"SIZE": 16, "ROUNDS": 1, "RACE_ITERATIONS": 5, "CELLS": [("relu_1_1", "mmd")]}
+    for name, value in {**small, "BUILD": tmp_path}.items():
         monkeypatch.setattr(bench, name, value)
     bench.main()
-    printed = capsys.readouterr().out
-    assert "relu_2_2 mmd       the released algorithm" in printed
-    assert "s wanted" in printed
     found = json.loads((tmp_path / "bench.json").read_text())
     assert {way for row in found["rows"] for way in row["ways"]} >= {"Adam", "projected L-BFGS"}
     assert len(found["race"]) == 3
     assert 0 < found["first_picture"]["median"] < 60
-    with Image.open(tmp_path / "bench.png") as picture:
-        assert picture.width > 1000
+    assert (tmp_path / "bench.png").is_file()
 
 
-def test_full_record_is_kept_and_named_without_paths(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import full
-
+def test_full_record_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A measurement that is there is not made again; styles are named without their paths."""
     monkeypatch.setattr(full, "WORK", tmp_path / "work")
     monkeypatch.setattr(full, "RECORD", tmp_path / "performance.json")
-    record = Bench("bundled", ["bundled:mosaic", "bundled:strokes", str(tmp_path / "own.png")])
-    cell = {"style": str(tmp_path / "own.png"), "size": 32, "layer": "relu_1_1", "loss": "gram"}
+    own = str(tmp_path / "own.png")
+    record = full.Bench("bundled", ["bundled:mosaic", "bundled:strokes", own])
+    cell = {"style": own, "size": 32, "layer": "relu_1_1", "loss": "gram"}
     calls: list[object] = []
     for _ in range(2):
         found = record._keep("part", cell, lambda cell: calls.append(cell) or {"x": 1})
-        named = {"style": "own", "size": 32, "layer": "relu_1_1", "loss": "gram", "x": 1}
-        assert found == found | named
-        assert set(found) == {*named, "date", "code"}
+        assert found == {**cell, "style": "own", "x": 1} | {
+            k: found[k] for k in ("date", "results")
+        }
     assert calls == [cell]
     record.collect()
     text = (tmp_path / "performance.json").read_text()

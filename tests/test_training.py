@@ -1,37 +1,21 @@
 """The script that made the bundled encoder: it runs on any folder of images, and folds exactly."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import train_encoder
 from PIL import Image
 
 from styleinv import LAYERS, load_encoder
 from styleinv.encoder import STYLEINV, Encoder
-from tests.conftest import ROOT
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "train_encoder", ROOT / "training" / "train_encoder.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_trains_on_a_folder_of_images(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trains_on_a_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in ("apples", "pears"):
@@ -41,23 +25,23 @@ def test_trains_on_a_folder_of_images(
                 Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.png")
     arguments = ["--data", str(tmp_path), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["train_encoder.py", *arguments, "--epochs=1", "--batch=4"])
-    script.main()
+    train_encoder.main()
     card = json.loads((tmp_path / "out" / "bundled.json").read_text())
     assert card["classes"] == ["apples", "pears"]
     assert card["sha256"] == load_encoder(tmp_path / "out" / "bundled.safetensors").sha256
 
 
-def test_folding_and_rescaling_keep_the_function(script: ModuleType) -> None:
+def test_folding_and_rescaling_keep_the_function() -> None:
     """Against the trunk with its batch normalisation, channel by channel up to a factor."""
     torch.manual_seed(0)
-    model = script.TwoTasks(2)
+    model = train_encoder.TwoTasks(2)
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    model(script.normalise(images))  # running statistics that are not 0 and 1
+    model(train_encoder.normalise(images))  # running statistics that are not 0 and 1
     model.eval()
-    folded = script.fold(model)
-    rescaled = Encoder("rescaled", STYLEINV, script.normalise_activations(folded, images))
+    folded = train_encoder.fold(model)
+    rescaled = Encoder("rescaled", STYLEINV, train_encoder.normalise_activations(folded, images))
     plain = Encoder("folded", STYLEINV, folded)
-    x = script.normalise(images)
+    x = train_encoder.normalise(images)
     for index, layer in enumerate(LAYERS):
         with torch.no_grad():
             if index == 2:
