@@ -1,4 +1,4 @@
-"""Let one process at a time do something."""
+"""A lock between processes, so that two of them do not do the same thing at once."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from styleinv.files import cannot_write, make_folder
 
 @contextmanager
 def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Let one process at a time in. The lock of a process that was killed holds nobody up.
+    """Keep all other processes that use the same lock waiting. A killed process frees its lock.
 
     Args:
-        lock: a file that is there only meanwhile; its folder is made if it is absent.
-        waiting: a warning for those who have to wait.
-        stop: asked while waiting; True ends that.
+        lock: the file to lock, which is removed afterwards. Its folder is made if it is missing.
+        waiting: a warning that this process gives if it has to wait.
+        stop: called while this process waits; returns True to stop waiting.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -27,15 +27,16 @@ def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) ->
     guard = FileLock(lock)
     try:
         _acquire(guard, waiting, stop)
-    except Timeout:
+    except Timeout:  # which is an OSError
         raise
     except OSError as error:
         raise cannot_write(lock.parent, error) from error
     try:
         yield
     finally:
-        with suppress(OSError):  # or what went wrong inside would not be told
-            lock.unlink()  # first: those who wait then lock a new file, all the same
+        with suppress(OSError):  # an error here would hide one from inside
+            # Before the release: whoever waits then finds the file gone and locks a new one.
+            lock.unlink()
         guard.release()
 
 

@@ -5,6 +5,7 @@ import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isclose
 from pathlib import Path
@@ -132,7 +133,7 @@ def _check_measures(run: Run, path: Path, place: str, found: Report) -> None:
     elif kept.version != measures.VERSION:
         reason = f"version {kept.version} of the measures took them, and this is {measures.VERSION}"
         found.unmeasured[reason] += 1
-    elif (style := _style_of(run.record, path)) is None:
+    elif (style := _style_of(run.record, path)) is None or style.shape != run.pixels.shape:
         found.unmeasured["the style image is not at hand"] += 1
     else:
         found.measured += 1
@@ -145,15 +146,15 @@ def _check_measures(run: Run, path: Path, place: str, found: Report) -> None:
 def _style_of(record: Record, path: Path) -> Pixels | None:
     """The style image of a record: made again, or else the one kept beside reference runs."""
     asked, source = record.asked, record.source
-    if asked.height != asked.width:
-        return None
-    if source.startswith((BUNDLED, SCIKIT_IMAGE)):
-        sha256, pixels = _style(source, asked.width)
-        if sha256 == asked.style_sha256:
-            return pixels
-    # Another release of a library may round the style image differently.
-    kept = path.parents[1] / STYLES / store.style_file_name(source, asked.width)
-    return _style(str(kept), asked.width)[1] if kept.is_file() else None
+    with suppress(InputError):  # there is no such image, or it is damaged
+        if source.startswith((BUNDLED, SCIKIT_IMAGE)):
+            sha256, pixels = _style(source, asked.width)
+            if sha256 == asked.style_sha256:
+                return pixels
+        # Another release of a library may round the style image differently.
+        kept = path.parent.parent / STYLES / store.style_file_name(source, asked.width)
+        return _style(str(kept), asked.width)[1]
+    return None
 
 
 @functools.lru_cache(maxsize=64)
@@ -216,10 +217,10 @@ def _made_again(run: Run, task: Task) -> tuple[list[str], str]:
     name = f"record {str(run.path)!r}"
     if again.result.pixels_sha256 == kept.result.pixels_sha256:
         return [], f"{name}: bit for bit the same"
-    wrong = list(_differences(kept, again))
+    wrong = [f"{name} made again has {what}" for what in _differences(kept, again)]
     judged = "different" if wrong else "the same within the tolerance"
     losses = f"final loss {again.result.loss:.3g} against {kept.result.loss:.3g}"
-    return [f"{name} made again has {reason}" for reason in wrong], f"{name}: {judged}, {losses}"
+    return wrong, f"{name}: {judged}, {losses}"
 
 
 def _differences(kept: Record, again: Record) -> Iterator[str]:
