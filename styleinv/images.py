@@ -1,6 +1,5 @@
 """Any still image -> (3, H, W) float32 in [0, 1], and back to a lossless PNG."""
 
-import logging
 import os
 import re
 import warnings
@@ -34,8 +33,6 @@ FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000
 PIXELS_VARIABLE, MOST_PIXELS, MOST_PIXELS_ALLOWED = "STYLEINV_MAX_PIXELS", 10**8, 10**10
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
-# What Pillow logs is printed only where a program has asked for logs.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor:
