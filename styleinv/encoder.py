@@ -7,7 +7,7 @@ needed, so nothing behind it is ever loaded: 260,160 parameters, 1 MB in float32
 Sources of weights (`load_encoder`):
 
 * ``bundled``: ships inside the package, trained by ``training/train_encoder.py``;
-* ``vgg19``: torchvision's ``VGG19_Weights.IMAGENET1K_V1``, downloaded once on request;
+* ``vgg19``: torchvision's ``VGG19_Weights.IMAGENET1K_V1``, downloaded once, on request;
 * ``random``: He-initialised and seeded, the control of Ustyuzhaninov et al. (2017);
 * a path to a ``.safetensors`` file or a ``.pth`` state dict in one of `LAYOUTS`.
 """
@@ -17,6 +17,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -139,6 +140,7 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def forward(self, images: Tensor, layer: str, rectify_last: bool = True) -> Tensor:
+        """Compute the features of `layer`, see `Encoder`."""
         depth = LAYERS.index(one_of("layer", layer, LAYERS))
         x = F.conv2d(images, self.input_weight, self.input_bias)
         for index, conv in enumerate(self.convs[: depth + 1]):
@@ -148,7 +150,7 @@ class Encoder(nn.Module):
         return x
 
     def pre_activations(self, images: Tensor, layer: str) -> Tensor:
-        """Compute what the layer's ReLU is given: its features, but without that last ReLU.
+        """Compute the input of the layer's ReLU, whose output the features are.
 
         A feature map that is zero everywhere passes no gradient on; its pre-activations do.
         """
@@ -156,7 +158,7 @@ class Encoder(nn.Module):
 
 
 def _weight_and_bias(state: Mapping[str, Tensor], key: str | None) -> tuple[Tensor, Tensor]:
-    """Those of one convolution; without a key, those that normalise as ImageNet's networks do."""
+    """Weight and bias of the convolution `key`, or of ImageNet's normalisation if it is None."""
     if key is None:
         return imagenet_normalisation()
     return state[f"{key}.weight"], state[f"{key}.bias"]
@@ -230,16 +232,18 @@ def _random(seed: int) -> Encoder:
 
 
 def _vgg19() -> Encoder:
-    """torchvision's VGG-19, cut from the file of all its layers the first time it is wanted."""
+    """torchvision's VGG-19, from the file of all its layers or from what was cut from it before."""
     whole = Path(torch.hub.get_dir(), "checkpoints", VGG19_URL.rpartition("/")[2])
     cut = whole.with_name(f"{whole.stem}-relu_2_2.safetensors")
     try:
-        if not cut.is_file():
-            if not whole.is_file():
-                _download_vgg19(whole)
-            kept = save(_read_weights(whole)[1])
-            write_atomically(cut, lambda part: part.write_bytes(kept))
-        return _from_file(cut, "vgg19")
+        if cut.is_file():
+            return _from_file(cut, "vgg19")
+        if not whole.is_file():
+            _download_vgg19(whole)
+        layout, tensors = _read_weights(whole)
+        with suppress(InputError):  # the folder may belong to somebody else, who filled it
+            write_atomically(cut, lambda part: part.write_bytes(save(tensors)))
+        return Encoder("vgg19", layout, tensors)
     except InputError as error:
         raise InputError(
             f"encoder 'vgg19': {error}; 'bundled', 'random' and the path of a weights file need "
@@ -248,7 +252,7 @@ def _vgg19() -> Encoder:
 
 
 def _download_vgg19(target: Path) -> None:
-    """Make `target`, which appears whole and with the right hash, or not at all."""
+    """Download the file to `target`, which appears whole and with the right hash, or not at all."""
     print(f"Downloading {VGG19_URL} (548 MB, once)", file=sys.stderr)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +261,7 @@ def _download_vgg19(target: Path) -> None:
             VGG19_URL, str(target), VGG19_HASH_PREFIX, progress=sys.stderr.isatty()
         )
     except (OSError, HTTPException, RuntimeError) as error:
-        reason = getattr(error, "reason", error)  # without what urllib wraps around it
+        reason = getattr(error, "reason", error)  # urllib wraps an error in another
         raise InputError(
             f"{VGG19_URL} cannot be downloaded to {str(target.parent)!r}: {reason}"
         ) from error
@@ -271,7 +275,7 @@ def _from_file(path: Path, name: str) -> Encoder:
 
 
 def _read_weights(path: Path) -> tuple[Layout, dict[str, Tensor]]:
-    """The layout of a weights file, and the tensors that are needed of it, in float32."""
+    """Read the layout of a weights file, and the tensors that the encoder needs, in float32."""
     state = _read_state(path)
     layout = _recognise(path, state)
     return layout, {
@@ -281,7 +285,7 @@ def _read_weights(path: Path) -> tuple[Layout, dict[str, Tensor]]:
 
 
 def _read_state(path: Path) -> Mapping[Any, Any]:
-    """What a weights file holds by name, which may be anything but code."""
+    """Read what a weights file holds, by name: it may be anything but code."""
     if path.suffix not in (".safetensors", ".pth", ".pt") or not os.path.isfile(path):
         raise InputError(
             f"encoder {str(path)!r} is neither an existing .safetensors, .pth or .pt file nor one "
@@ -302,7 +306,7 @@ def _read_state(path: Path) -> Mapping[Any, Any]:
 
 
 def _recognise(path: Path, state: Mapping[Any, Any]) -> Layout:
-    """The layout whose tensors are all there."""
+    """Find the layout whose tensors are all in `state`."""
     layout = max(LAYOUTS, key=lambda layout: len(layout.shapes.keys() & state.keys()))
     missing = [name for name in layout.shapes if name not in state]
     if not missing:

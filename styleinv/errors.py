@@ -32,8 +32,8 @@ def one_line(sentence: str) -> str:
     return line if len(line) <= LONGEST_SENTENCE else f"{line[:300]} ... {line[-600:]}"
 
 
-def shown(value: Any) -> str:
-    """`value` as Python code, shortened: a text may have a million characters."""
+def shorten(value: Any) -> str:
+    """Write `value` as Python code, shortened: a text may have a million characters."""
     try:
         return _short.repr(value)
     except ValueError:  # Python writes no integer of more than some thousand digits
@@ -53,7 +53,7 @@ def whole_number(argument: str, value: Any, low: int, high: int) -> int:
     is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_integer or not low <= value <= high:
         raise InputError(
-            f"{argument} is {shown(value)}, but must be a whole number from {low:,} to {high:,}"
+            f"{argument} is {shorten(value)}, but must be a whole number from {low:,} to {high:,}"
         )
     return int(value)
 
@@ -62,7 +62,7 @@ def one_of(argument: str, value: str, allowed: tuple[str, ...]) -> str:
     """Return `value` if it is in `allowed`, else raise an `InputError` that lists `allowed`."""
     if value not in allowed:
         raise InputError(
-            f"{argument} is {shown(value)}, but must be one of: {', '.join(allowed)}"
+            f"{argument} is {shorten(value)}, but must be one of: {', '.join(allowed)}"
             f"{nearest(value, allowed)}"
         )
     return value

@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,8 @@ FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000
 # A small file can claim any number of pixels, and decoding takes memory for each of them.
 PIXELS_VARIABLE, MOST_PIXELS, MOST_PIXELS_ALLOWED = "STYLEINV_MAX_PIXELS", 10**8, 10**10
 
+# Warnings are filtered for the whole process, so one thread at a time may change the filters.
+_filters = threading.Lock()
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 
 
@@ -135,14 +138,14 @@ def _most_pixels() -> int:
 
 
 def _open(name: str) -> tuple[Image.Image, list[str]]:
-    """The picture in a file as 8-bit RGB, and what there is to say about it."""
+    """Read the picture in a file as 8-bit RGB, with notes on what was done to it."""
     _check_file(name)
-    # Pillow's own limit, which warns and so, below, refuses.
+    # Pillow keeps its limit in a global variable, and above it warns; here, that is an error.
     Image.MAX_IMAGE_PIXELS = most = _most_pixels()
     Image.init()  # or Pillow does not know which formats it has
     formats = [format for format in FORMATS if format in Image.OPEN]
     try:
-        with warnings.catch_warnings():
+        with _filters, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(name, formats=formats) as picture:
@@ -167,7 +170,7 @@ def _open(name: str) -> tuple[Image.Image, list[str]]:
 
 
 def _check_file(name: str) -> None:
-    """Refuse what is no file with something in it: a pipe would be waited for forever."""
+    """Refuse what is not a file with content; reading from a pipe, for one, might never end."""
     if not os.path.isfile(name):
         if os.path.exists(name):
             raise InputError(f"image {name!r} is a folder, a pipe or a device, but must be a file")

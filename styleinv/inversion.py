@@ -18,7 +18,7 @@ from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.images import MIN_SIZE, Fit, load_style, public_name, short_name
 from styleinv.losses import ALPHA, LOSSES, MOMENT_NAMES, REDRAWN, WITH_ALPHA, StyleLoss, make_loss
-from styleinv.memory import check_memory, freed_memory_kept, needed_memory
+from styleinv.memory import check_memory, needed_memory, reuse_freed_memory
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
 from styleinv.protocol import Protocol, Warmup, get_protocol
 from styleinv.styles import LARGEST_SEED
@@ -139,7 +139,7 @@ class Task:
         target = self.style.to(self.encoder.device, self.encoder.dtype)[None]
         budget = protocol.budget(self.loss, self.layer)
         theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
-        with freed_memory_kept():
+        with reuse_freed_memory():
             with torch.no_grad():
                 features = self.encoder(target, self.layer)
                 exact = make_loss(self.loss, features, protocol.convention, self.alpha)

@@ -1,4 +1,4 @@
-"""What an inversion needs of memory, what there is, and how the process keeps what it frees."""
+"""How much memory an inversion needs, how much there is, and how to reuse what is freed."""
 
 import ctypes
 import math
@@ -68,7 +68,7 @@ def available_memory(
 
 
 def _number(file: Path, pattern: str, otherwise: float) -> float:
-    """The number that `pattern` finds in `file`, or another where there is none."""
+    """The number that `pattern` finds in `file`; `otherwise` where there is none."""
     found = re.search(pattern, file.read_text(), re.MULTILINE) if file.is_file() else None
     return float(found[1]) if found else otherwise
 
@@ -94,17 +94,17 @@ def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int =
 
 
 def amount(size: float) -> str:
-    """A number of bytes in words."""
+    """Write a number of bytes as a person would, in GB or MB."""
     return f"{size / 1e9:.1f} GB" if size > 1e8 else f"{size / 1e6:.0f} MB"
 
 
 @contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def reuse_freed_memory() -> Iterator[None]:
     """Have glibc keep large freed blocks for reuse, and give them back at the end.
 
     An inversion frees and takes the same few feature maps at every evaluation. By default each of
     them, tens of megabytes, goes back to the kernel, which clears every page anew: at 256 x 256
-    that costs more than the arithmetic of a loss. Where the C library is another, nothing happens.
+    that costs more than the arithmetic of a loss. Another C library is left as it is.
     """
     glibc = _glibc()
     try:
@@ -116,7 +116,7 @@ def freed_memory_kept() -> Iterator[None]:
 
 @cache
 def _glibc() -> ctypes.CDLL | None:
-    """The C library, told once for the life of the process to keep what is freed, if it can."""
+    """The C library, if it is glibc; the first call has it keep what is freed from then on."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "malloc_trim"):  # as musl
         return None

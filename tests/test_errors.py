@@ -3,7 +3,7 @@
 import pytest
 
 from styleinv import InputError
-from styleinv.errors import LONGEST_SENTENCE, nearest, one_of, shown, whole_number
+from styleinv.errors import LONGEST_SENTENCE, nearest, one_of, shorten, whole_number
 
 
 def test_a_long_sentence_loses_its_middle() -> None:
@@ -34,7 +34,7 @@ def test_the_nearest_name(value: object, known: tuple[str, ...], expected: str) 
     ids=["text", "list", "number", "mapping", "truth", "float"],
 )
 def test_wrong_values_are_shown_shortened(value: object) -> None:
-    assert len(shown(value)) < 150
+    assert len(shorten(value)) < 150
     with pytest.raises(InputError, match=r"^size is .*, but must be a whole number from 1 to 9$"):
         whole_number("size", value, 1, 9)
     with pytest.raises(InputError, match=r"^size is .*, but must be one of: small, large$"):

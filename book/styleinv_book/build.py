@@ -32,7 +32,7 @@ from papermill.exceptions import PapermillExecutionError
 from rich.text import Text
 
 from styleinv.encoder import load_encoder
-from styleinv.errors import InputError, nearest, shown, whole_number
+from styleinv.errors import InputError, nearest, shorten, whole_number
 from styleinv.files import remove_parts, write_atomically, write_text
 from styleinv.images import MIN_SIZE, load_style
 from styleinv.runs.locks import alone
@@ -67,7 +67,7 @@ def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, 
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not (name and equals):
-            raise InputError(f"parameter is {shown(assignment)}, but must be NAME=VALUE")
+            raise InputError(f"parameter is {shorten(assignment)}, but must be NAME=VALUE")
         parameters[name] = value
     return parameters
 
@@ -159,7 +159,7 @@ def _match_parameters(
     for name in parameters:
         if name not in names:
             raise InputError(
-                f"parameter {shown(name)} is unknown; known are: {', '.join(names)}"
+                f"parameter {shorten(name)} is unknown; known are: {', '.join(names)}"
                 f"{nearest(name, names)}"
             )
     return {
@@ -182,7 +182,7 @@ def _like_default(name: str, value: Any, default: Any) -> Any:
         return [_like_default(name, one, default[0]) for one in values]
     if isinstance(default, str):
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"parameter {name!r} is {shown(value)}, but must be a text")
+            raise InputError(f"parameter {name!r} is {shorten(value)}, but must be a text")
         return value.strip()
     if default is None and value in (None, "", "None"):
         return None
