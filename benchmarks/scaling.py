@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from ways import spread, take_turns
 
-from styleinv import __version__, fingerprint
+from styleinv import __version__
 from styleinv.encoder import load_encoder
 from styleinv.files import write_text
 from styleinv.runs.cluster import local_cluster
@@ -67,7 +67,6 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "styleinv": __version__,
-        "code": fingerprint.code_sha256()[:12],
         "style": STYLE,
         "layer": LAYER,
         "loss": LOSS,
