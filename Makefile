@@ -25,7 +25,7 @@ test: env lint
 
 # What takes longer: fuzzing, kills, the cluster, every page in the browser.
 test-long: env
-	$(PYTEST) tests/long
+	STYLEINV_FUZZ=2500 $(PYTEST) tests/long tests/test_fuzz.py
 
 lint: env
 	$(BIN)/ruff check .
