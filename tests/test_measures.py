@@ -117,13 +117,6 @@ class TestColourDistance:
         expected = np.linalg.norm(shift) / 2
         assert measures.colour_distance(after, before) == pytest.approx(expected, rel=0.1, abs=0.15)
 
-    def test_follows_a_fading_palette(self) -> None:
-        picture = painted("rectangles")
-        grey = picture.mean(axis=(0, 1))
-        faded = [(grey + k * (picture - grey)).astype(np.uint8) for k in (0.9, 0.6, 0.3, 0.0)]
-        distances = [measures.colour_distance(x, picture) for x in faded]
-        assert np.all(np.diff(distances) > 0)
-
 
 @pytest.mark.parametrize("name", ["rectangles", "mosaic", "marbling"])
 def test_noise_level_is_that_of_the_noise_added(name: str) -> None:
@@ -185,14 +178,6 @@ class TestReconstruction:
         swapped = style.reshape(96, 48, 2, 3)[:, :, ::-1].reshape(style.shape)
         found = measures.measure(np.ascontiguousarray(swapped), style)
         assert found.psnr_of_pairs == 100 > found.psnr
-
-    def test_ends_with_shuffling_and_falls_with_blur(self) -> None:
-        style = painted("marbling")
-        blurred = [scipy.ndimage.gaussian_filter(style, (s, s, 0)) for s in (1, 2, 4)]
-        found = [measures.measure(x, style) for x in (*blurred, shuffled(style))]
-        for name in ("psnr", "ssim"):
-            values = [getattr(x, name) for x in found]
-            assert np.all(np.diff(values) < 0)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 60), (17, 33), (20, 1500)])

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from styleinv_book.ablation import ABLATION
 
-from styleinv import LAYERS, InputError
+from styleinv import InputError
 from styleinv.encoder import Encoder
 from styleinv.inversion import RESULTS_VERSION
 from styleinv.protocol import PROTOCOLS
@@ -158,12 +158,3 @@ def test_committed_runs_are_those_that_are_listed() -> None:
                     settings = protocol.settings(loss, layer)
                     assert asked.protocol == msgspec.convert(settings, Settings)
     assert kept == set()
-
-
-def test_the_chapters_figures_have_reference_runs_of_six_styles() -> None:
-    runs = reference_runs("chapter", RESULTS)
-    assert len({style for style, _, _ in runs}) == 6
-    assert {layer for _, layer, _ in runs} == set(LAYERS)
-    asked = [run.record.asked for run in runs.values()]
-    assert {(a.width, a.seed, a.protocol.name) for a in asked} == {(256, 0, "fast")}
-    assert {a.encoder for a in asked} == {"vgg19_normalised_relu_2_2"}
