@@ -26,7 +26,7 @@ Kind = Literal["ratio", "difference", "level", "factor between seeds", "correlat
 Names = str | tuple[str, ...] | None
 
 RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
-# What a run takes to converge, see `value`.
+# What it takes a run to converge, see `value`.
 COSTS = ("iterations_to_converge", "evaluations_to_converge", "seconds_to_converge")
 MEASURES = ("loss", "converged", "clean", "failed", *COSTS, *Measures.__struct_fields__)
 
@@ -44,7 +44,7 @@ class Terms(_Plain, frozen=True):
 
 
 class Rule(_Plain, frozen=True):
-    """What the interval of an effect must lie above, below, or between; without the bounds."""
+    """The range in which the interval of an effect must lie; the bounds do not belong to it."""
 
     above: float = -math.inf
     below: float = math.inf
@@ -58,7 +58,7 @@ class Rule(_Plain, frozen=True):
         return ", ".join(f"{side} {bound:g}" for side, bound in bounds if math.isfinite(bound))
 
     def finding(self, low: float, high: float) -> Finding:
-        """Whether the interval from `low` to `high` lies where it must, outside, or across."""
+        """Whether the interval from `low` to `high` lies inside the range, outside, or across."""
         if self.above < low and high < self.below:
             return "holds"
         return "fails" if high <= self.above or low >= self.below else "undecided"
@@ -68,8 +68,8 @@ class Choice(_Plain, frozen=True):
     """Some of the runs.
 
     Attributes:
-        sweep, layer, loss: the one that they have, or several; None stands for all.
-        least_artefact_area: the share of their pictures that artefacts cover, or more.
+        sweep, layer, loss: one name or several; None stands for all.
+        least_artefact_area: artefacts cover at least this share of the picture.
     """
 
     sweep: Names = None
@@ -150,11 +150,11 @@ class Claims(_Plain, frozen=True):
 
 @dataclass(frozen=True)
 class Effect:
-    """The effect that a part asks for, with its 95% interval and what the rule says of it.
+    """The effect that a part asks for, with its 95% interval and the finding of its rule.
 
     Attributes:
-        estimate, low, high: NaN where `comparisons` is 0.
-        comparisons, styles: how many comparisons it is the mean of, from how many styles.
+        estimate, low, high: the mean and the ends of the interval; NaN without a comparison.
+        comparisons, styles: the number of comparisons, and of the styles that they are from.
     """
 
     part: Part
@@ -186,14 +186,14 @@ class Row:
 
 
 class Kept(NamedTuple):
-    """A record, and the sweep that it was made for."""
+    """A record, and the name of its sweep."""
 
     sweep: str
     record: Record
 
 
 class Sample(NamedTuple):
-    """One number that an effect is the mean of, with its style and its seed (or cell)."""
+    """One of the numbers whose mean is an effect, with its style and its seed (or its cell)."""
 
     style: str
     within: object
@@ -219,11 +219,12 @@ def judge(
 ) -> tuple[list[Row], list[Path]]:
     """The claims in `file`, all or those of the `wanted` ids, judged by the records in `results`.
 
-    Pictures are not looked at, and a record counts as it is. The second value lists the records
-    that are not as they were written (`styleinv.runs.verification` looks closer).
+    Pictures are not read. Records that are not as they were written count as well; the second
+    value lists them (`styleinv.runs.verification` looks closer).
 
     Raises:
-        InputError: the file or a record cannot be read, or a part has nothing to compare.
+        InputError: the file or a record cannot be read, a part has nothing to compare, or its
+            effect cannot be computed, such as a ratio of negative numbers.
     """
     content = read_claims(Path(file))
     for name in wanted:
@@ -240,7 +241,7 @@ def judge(
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
-    """What the findings of a claim's parts come to, without those of parts that do not count."""
+    """The verdict on a claim, from the findings of those of its parts that count."""
     if all(finding == "holds" for finding in findings):
         return "supported"
     if all(finding == "fails" for finding in findings):
@@ -266,8 +267,8 @@ def _effect(part: Part, kept: Sequence[Kept], terms: Terms, name: str) -> Effect
 def bootstrap(samples: Sequence[Sample]) -> tuple[float, float, float]:
     """Mean over styles of the mean over seeds, and the ends of its 95% interval.
 
-    Each of 10,000 resamples draws as many styles as there are, with replacement, and for each of
-    them as many seeds as it has; percentiles.
+    The ends are percentiles of 10,000 resamples. Each draws as many styles as there are, with
+    replacement, and for each of them as many seeds as it has.
     """
     grouped: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
@@ -301,7 +302,7 @@ def _samples(part: Part, among: Sequence[Kept], terms: Terms) -> Iterator[Sample
 
 
 def _shared(run: Kept, part: Part) -> tuple[object, ...]:
-    """What two runs that are compared have in common: all that `of` leaves open."""
+    """What two runs must have in common to be compared: everything that `of` leaves open."""
     record, asked = run.record, run.record.asked
     layer = asked.layer if part.of.layer is None else None
     loss = asked.loss if part.of.loss is None else None
@@ -309,7 +310,7 @@ def _shared(run: Kept, part: Part) -> tuple[object, ...]:
 
 
 def _comparable(record: Record, other: Record, part: Part, terms: Terms) -> bool:
-    """Whether the final losses are close enough; for a cost, whether one of the runs converges."""
+    """Whether the final losses are close enough and, for a cost, one of the runs converges."""
     low, high = sorted((record.result.loss, other.result.loss))
     is_close = part.losses_within == math.inf or 0 < high <= part.losses_within * low
     return is_close and (
@@ -323,9 +324,9 @@ def _converged_at(record: Record, terms: Terms) -> TracePoint | None:
 
 
 def value(measure: str, record: Record, terms: Terms) -> float:
-    """One of the `MEASURES` of a record; 0 or 1 for what is either true or not.
+    """The value of one of the `MEASURES`; 0 or 1 for `converged`, `clean` and `failed`.
 
-    What it would take a run to converge that does not is unknown: what it took in all counts.
+    A run that does not converge has no cost of convergence: what it took in all stands in for it.
     """
     result, measures = record.result, record.measures
     converged = result.loss < terms.loss
@@ -344,7 +345,7 @@ def value(measure: str, record: Record, terms: Terms) -> float:
 
 
 def _between_seeds(part: Part, runs: Sequence[Kept], terms: Terms) -> Iterator[Sample]:
-    """Every pair of seeds of every cell."""
+    """A sample for every pair of seeds of every cell."""
     cells = defaultdict(list)
     for _, record in runs:
         asked = record.asked

@@ -38,7 +38,7 @@ INK = "#222222"
 # Okabe and Ito's palette, told apart by the colour-blind; the same colour everywhere.
 BLUE, ORANGE = "#0072b2", "#d55e00"
 
-# What the table of the runs behind a figure says of each.
+# The columns of the table of the runs behind a figure.
 RUN_COLUMNS: dict[str, Callable[[Record], object]] = {
     "style": lambda run: run.style,
     "layer": lambda run: run.asked.layer,
@@ -77,7 +77,7 @@ class Panel:
 
     @property
     def origin(self) -> str:
-        """What made the runs, who made the photographs, and all runs, as HTML."""
+        """What made the runs, who took the photographs, and a table of the runs, as HTML."""
         return provenance(self.runs) + credit_line(self.styles) + run_table(self.runs)
 
 
@@ -111,12 +111,12 @@ class Album:
         return list(dict.fromkeys(loss for _, _, loss in self.runs))
 
     def labels(self) -> dict[str, str]:
-        """What to call each style: its short name, or all of its name where two have the same."""
+        """A label for each style: its short name, or its full one where two share the short one."""
         shared = Counter(short_name(style) for style in self.styles)
         return {s: short_name(s) if shared[short_name(s)] == 1 else s for s in self.styles}
 
     def of(self, styles: Sequence[str]) -> "Album":
-        """The same with some of the styles."""
+        """The album of some of the styles."""
         runs = {key: run for key, run in self.runs.items() if key[0] in styles}
         return Album(runs, self.results)
 
@@ -143,7 +143,7 @@ class Album:
         return panel(cells)
 
     def picture(self, key: Key | str) -> Picture:
-        """The picture of a run, or of a style at the size that its runs were made at."""
+        """The picture of a run, or a style image at the size of its runs."""
         return self._style(key) if isinstance(key, str) else self._inversion(key)
 
     def _inversion(self, key: Key) -> Picture:
@@ -170,7 +170,7 @@ class Album:
         return Picture(_url(Path(self.results, "runs", "styles", name)), alt, width, height)
 
 
-# Row label -> column label -> the run, or the style, that an album shows there.
+# Row label -> column label -> an album, and which of its runs or styles to show there.
 Cells = dict[str, dict[str, tuple[Album, Key | str]]]
 
 
@@ -184,7 +184,7 @@ def reference(name: str, results: str = RESULTS, **which: int | None) -> Album:
 
 
 def this_build(styles: Sequence[str | Path], **asked: Any) -> Album:
-    """The album of runs that are made now, or kept from an earlier build.
+    """The album of runs that this build makes, or finds from an earlier one.
 
     Args:
         asked: the arguments of `styleinv.runs.sweeps.sweep`.
@@ -259,12 +259,12 @@ def as_html(figure: Figure, alt: str) -> str:
 
 
 def curves(runs: Mapping[str, Run]) -> Figure:
-    """Loss over evaluations of runs by label, on log axes, with theta where they share one."""
+    """Plot the loss of labelled runs over evaluations, on log axes; theta too if they share it."""
     figure, axes = plot_axes()
     losses = [run.record.asked.loss for run in runs.values()]
     for label, run in runs.items():
         trace = run.record.trace
-        # A loss has its colour; several runs of one loss are told apart by the default ones.
+        # A loss has a colour of its own; several runs of one loss get the default ones.
         colour = COLOURS.get(run.record.asked.loss) if len(set(losses)) > 1 else None
         evaluations, values = zip(*((p.evaluations, p.loss) for p in trace), strict=True)
         axes.plot(evaluations, values, label=label, color=colour)
@@ -293,7 +293,7 @@ def subplots(height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
 
 
 def provenance(runs: Sequence[Run]) -> str:
-    """One paragraph of HTML that says what made a figure; ranges where its runs differ."""
+    """A paragraph of HTML that says what made some runs, with ranges where they differ."""
     records = [run.record for run in runs]
     stops = Counter(r.result.stop_reason for r in records).most_common()
     encoders = ((r.asked.encoder, r.asked.encoder_sha256[:12]) for r in records)
@@ -315,12 +315,12 @@ def provenance(runs: Sequence[Run]) -> str:
 
 
 def provenance_line(*facts: str) -> str:
-    """The paragraph that says what made a figure or a table; facts are HTML."""
+    """A paragraph that says what made a figure or a table; facts are HTML."""
     return render_macro("figures.html.j2", "provenance_line", " · ".join(facts))
 
 
 def credit_line(styles: Sequence[str]) -> str:
-    """Who made the photographs among `styles`, as a paragraph of HTML; empty if there are none."""
+    """A paragraph of HTML that credits the photographs among `styles`; empty if there are none."""
     names = [style.removeprefix(SCIKIT_IMAGE) for style in styles if style.startswith(SCIKIT_IMAGE)]
     credits = [f"{name}: {PHOTOGRAPHS[name]}, from scikit-image" for name in names]
     return render_macro("figures.html.j2", "credit_line", credits)
@@ -343,7 +343,7 @@ def folded(summary: str, content: str) -> str:
 
 
 def _protocols(settings: Sequence[Settings]) -> Iterator[str]:
-    """Per protocol by name: method, theta, budgets and warm-ups of its runs."""
+    """For each protocol: its method, and the thetas, budgets and warm-ups of its runs."""
     for name in dict.fromkeys(one.name for one in settings):
         same = [one for one in settings if one.name == name]
         thetas = ("none" if one.theta is None else f"{one.theta:g}" for one in same)
