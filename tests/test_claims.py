@@ -216,6 +216,7 @@ def test_verdicts() -> None:
         ({"measure": "beauty"}, "measure is 'beauty', but must be one of: loss,"),
         ({"against": None}, "a ratio and a difference must have `against`"),
         ({"of": {"loss": "none"}}, "claim C1 has no runs to compare for 'larger'"),
+        ({"measure": "artefact_area"}, "claim C1 has no ratio of artefact_area: "),
     ],
 )
 def test_says_what_is_wrong(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
