@@ -184,7 +184,8 @@ class TestVgg19:
     def test_takes_what_torchvision_has_downloaded(
         self, published: Path, kept: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        kept.mkdir(parents=True)
+        """Also where nothing can be written beside it."""
+        (kept / f"{published.stem}-relu_2_2.safetensors").mkdir(parents=True)
         published.rename(kept / published.name)
         load_encoder("vgg19")
         assert capsys.readouterr() == ("", "")
