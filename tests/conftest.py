@@ -51,6 +51,19 @@ SMALL = {
 }
 
 
+# Runs the command lines in its argument, a JSON list, and says how each ended. One Python for all:
+# importing PyTorch takes longer than most of them.
+IN_TURN = """
+import json, sys
+from styleinv import cli
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["styleinv", *arguments]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        print(f"Ended {arguments[0]}: {stop.code}")
+"""
 # Files whose tests need the built book: one process builds it for all of them.
 OF_THE_BOOK = {"tests/test_book.py", "tests/test_viewer.py", "tests/long/test_pages.py"}
 

@@ -29,19 +29,11 @@ COMMANDS = {
     "invert MANY": "image 'xxxxx",
     "invert '\x1b[31mred.png'": r"image '\x1b[31mred.png' is not an existing file",
     "invert 'nul\0.png'": r"image 'nul\x00.png' is not an existing file",
-    "invert empty.png": "image 'empty.png' is empty",
-    "invert folder": "image 'folder' is a folder, a pipe or a device",
     "invert pipe": "image 'pipe' is a folder, a pipe or a device",
     "invert https://example.org/a.png": "is a URL, and nothing is downloaded: save the picture",
-    "invert text.png": "image 'text.png' is in no format that can be read (PNG, JPEG, WEBP",
     "invert truncated.png": "image 'truncated.png' is damaged or cannot be decoded",
-    "invert float.tif": "image 'float.tif' must have 8 or 16 bits per channel",
-    "invert line.png": "image 'line.png' is 5000 x 1 pixels, but each side must have 16 or more",
-    "STYLEINV_MAX_PIXELS=1000 invert good.png": "STYLEINV_MAX_PIXELS can be set to allow more",
     "STYLEINV_MAX_PIXELS=many invert good.png": "STYLEINV_MAX_PIXELS is 'many', but must be",
-    "invert long.png --size 4096 --fit keep": "would be resized to 1,280,000 x 4,096 pixels",
     "invert bundled:stroks": "; the nearest is 'strokes'",
-    "invert skimage:cofee": "; the nearest is 'coffee'",
     # --- options
     "invert": "Missing argument 'style'",
     "invert good.png more.png": "unexpected extra argument(s) (more.png)",
@@ -52,10 +44,7 @@ COMMANDS = {
     "invert good.png --loss mmd-random": "draws new pairs at every evaluation",
     "invert good.png --size 4097": "size is 4097, but must be a whole number from 16 to 4,096",
     "invert good.png --size 1e3": "'--size': Input should be a valid integer",
-    "invert good.png --seed 9223372036854775808": "seed is 9223372036854775808, but must be",
-    "invert good.png --iterations 0": "iterations is 0, but must be a whole number from 1",
     "invert good.png --seconds nan": "seconds is nan, but must be greater than 0",
-    "invert good.png --loss mmd --alpha 0": "alpha is 0.0, but must be a number greater than 0",
     "invert good.png --alpha 2": "alpha is 2.0, but loss 'gram' has no kernel width",
     "invert good.png --device quantum": "device is 'quantum', but this machine's PyTorch cannot",
     "invert good.png --out good.png/below": "but must be a folder that can be written",
@@ -69,24 +58,17 @@ COMMANDS = {
     # --- sweeps and reference files
     "sweep": "sweep needs either --style, once or more, or --reference",
     "sweep --style good.png --reference other.yml": "sweep needs either --style, once or more, or",
-    "sweep --style good.png --layer relu_3_1": "layers is 'relu_3_1', but must be one of",
     "sweep --style good.png --style absent.png": "image 'absent.png' is not an existing file",
     "sweep --style good.png --seeds 10001": "'--seeds': Input should be less than or equal to 1",
     "sweep --style good.png --workers 0": "workers is 0, but must be a whole number from 1",
     "sweep --style good.png --workers 2 --scheduler tcp://127.0.0.1:1": "not both",
     "sweep --style good.png --scheduler foo://x": "scheduler 'foo://x' does not answer",
-    "sweep --reference absent.yml": "reference 'absent.yml' cannot be read",
     "sweep --reference deep.yml": "reference 'deep.yml' cannot be read",
     "sweep --reference field.yml": "contains unknown field `colour`",
     "sweep --reference other.yml": "has the fingerprint",
     # --- the book and its parameters
     "book --root folder": "but must be the project's folder, with _toc.yml",
     "book -p MANY": "xxx', but must be NAME=VALUE",
-    "book -p style=good.png": "; the nearest is 'styles'",
-    "book -p size=large": "parameter 'size' is 'large', but must be a whole number from 0",
-    "book -p seeds=0,,1": "parameter 'seeds' is '', but must be a whole number from 0",
-    "book -p styles=": "parameter 'styles' is '', but must be a text",
-    "book -p styles=good.png,absent.png": "image 'absent.png' is not an existing file",
     "book -f pipe": "parameters-file 'pipe' cannot be read: it is not an existing file",
     "book -f list.yml": "parameters-file 'list.yml' must hold NAME: VALUE pairs",
     "book -f laughs.yml": "parameter 'size' is [[1], [[...], [...]",
@@ -116,15 +98,9 @@ class Trap:
 
 
 def make_images(folder: Path) -> None:
-    good = Image.radial_gradient("L").convert("RGB")
-    good.save(folder / "good.png")
-    good.convert("F").save(folder / "float.tif")
-    Image.new("L", (5000, 1)).save(folder / "line.png")
-    Image.new("L", (5000, 16)).save(folder / "long.png")
+    Image.radial_gradient("L").convert("RGB").save(folder / "good.png")
     content = (folder / "good.png").read_bytes()
     (folder / "truncated.png").write_bytes(content[:-100])
-    (folder / "empty.png").touch()
-    (folder / "text.png").write_text("no picture")
     (folder / "folder").mkdir()
     os.mkfifo(folder / "pipe")
 

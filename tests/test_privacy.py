@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from styleinv.encoder import VGG19_HASH_PREFIX
-from tests.conftest import PROGRAM, ROOT
+from tests.conftest import IN_TURN, PROGRAM, ROOT
 
 # Python imports this before anything else, in child processes as well.
 GUARD = """
@@ -28,18 +28,6 @@ def refuse(event, arguments):
             raise PermissionError("no network here")
 
 sys.addaudithook(refuse)
-"""
-# One Python for all commands: importing PyTorch takes longer than most of them.
-IN_TURN = """
-import json, sys
-from styleinv import cli
-
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["styleinv", *arguments]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        print(f"Ended {arguments[0]}: {stop.code}")
 """
 TINY = ("--size", "16", "--iterations", "2", "--out", "runs")
 
