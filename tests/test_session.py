@@ -180,7 +180,7 @@ def test_uploads(running: Session, painting: Path) -> None:
 def test_a_curve_keeps_its_ends_and_little_between() -> None:
     attempt = Attempt({})
     for n in range(100_000):
-        attempt.note(Iterate(n, n + 1, 1 / (n + 1), 0.01 * n, torch.empty(0), "gram"))
+        attempt.note(Iterate(n, n + 1, 1 / (n + 1), 0.01 * n, "gram", torch.empty(0)))
     assert attempt.points[:5] == [(n, 1 / n) for n in range(1, 6)]
     assert attempt.points[-1] == (100_000, 1e-5)
     assert len(attempt.points) < 400
@@ -194,7 +194,7 @@ def test_the_time_left_is_that_of_the_budget(
     attempt = Attempt(wish, task=plan(**{**wish, "protocol": protocol}))
     assert attempt.seconds_left() is None
     at = {"iterations": 50, "evaluations": 100} | {done: 30}
-    attempt.note(Iterate(at["iterations"], at["evaluations"], 1.0, 10.0, torch.empty(0), "gram"))
+    attempt.note(Iterate(at["iterations"], at["evaluations"], 1.0, 10.0, "gram", torch.empty(0)))
     assert attempt.seconds_left() == pytest.approx(40)  # 120 of 150 are left, at 3 a second
 
 
