@@ -117,9 +117,7 @@ def test_one_start_at_a_time(running: Session, endless: dict[str, Any]) -> None:
     running.clear()
     assert running.attempts == []
     running.join(5)
-    running.start([{**endless, "iterations": 2}])
-    running.join()
-    assert running.attempts[0].result is not None
+    running.start([endless])
 
 
 def test_a_run_that_fails_says_why_and_the_session_goes_on(
@@ -149,15 +147,11 @@ def test_an_unexpected_error_is_told_in_a_line(
     assert running.attempts[0].message == expected
 
 
-def test_saves_what_has_ended(running: Session, wish: dict[str, Any], tmp_path: Path) -> None:
+def test_what_cannot_be_saved(running: Session, wish: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no picture to save"):
         running.save(tmp_path)
     running.start([{**wish, "iterations": 3}])
     running.join()
-    (path,) = running.save(tmp_path / "out")
-    run = store.read(path)
-    assert (run.image == running.attempts[0].pixels).all()
-    assert run.record.result.evaluations == 3
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         running.save(tmp_path / "file")
@@ -169,12 +163,8 @@ def test_uploads(running: Session, painting: Path) -> None:
     assert path.parent.parent.parent == Path(tempfile.gettempdir())
     assert note.startswith(f"{painting.name}: ")
     assert "transparent" in note
-    for name, content, message in (
-        ("C:\\x\\empty.png", b"", "^image 'empty.png' is empty"),
-        ("cut.png", painting.read_bytes()[:100], "^image 'cut.png' is damaged"),
-    ):
-        with pytest.raises(InputError, match=message):
-            running.take_upload(name, content)
+    with pytest.raises(InputError, match=r"^image 'cut\.png' is damaged"):
+        running.take_upload("C:\\x\\cut.png", painting.read_bytes()[:100])
 
 
 def test_a_curve_keeps_its_ends_and_little_between() -> None:
@@ -262,26 +252,22 @@ def test_the_reference_is_that_of_the_same_cell(wish: dict[str, Any], tmp_path: 
     assert broken["text"].startswith("The reference runs here cannot be read: record")
 
 
-def test_the_view_of_two_runs(running: Session, wish: dict[str, Any]) -> None:
+def test_the_view_of_several_runs(running: Session, wish: dict[str, Any]) -> None:
     view = View(running, References())
     running.start([wish, {**wish, "loss": "moment-1"}])
     running.join()
     state, pictures, style = view.look()
-    assert (state["phase"], state["size"], state["savable"]) == ("ended", 24, True)
-    first, second = state["runs"]
-    assert (first["short"], second["short"]) == ("Gram", "N = 1")
-    assert (first["colour"], second["colour"]) == ("var(--ink)", "#56b4e9")
-    assert first["theta"] == 1e-5
-    assert len(first["numbers"]) == 9
+    assert (state["phase"], state["size"]) == ("ended", 24)
+    assert [run["short"] for run in state["runs"]] == ["Gram", "N = 1"]
+    assert [run["colour"] for run in state["runs"]] == ["var(--ink)", "#56b4e9"]
+    assert [run["theta"] for run in state["runs"]] == [1e-5, 1e-5]
+    assert [len(run["numbers"]) for run in state["runs"]] == [9, 9]
     assert pictures == [attempt.pixels for attempt in running.attempts]
     assert style is running.attempts[0].style
     json.dumps(state, allow_nan=False)
-
-
-def test_runs_of_one_loss_are_told_apart(running: Session, wish: dict[str, Any]) -> None:
     running.start([{**wish, "layer": layer, "iterations": 1} for layer in styleinv.LAYERS])
     running.join()
-    runs = View(running, References()).look()[0]["runs"]
+    runs = view.look()[0]["runs"]
     assert [run["short"] for run in runs] == list(styleinv.LAYERS)
     assert len({run["colour"] for run in runs}) == 4
 
@@ -297,16 +283,9 @@ def page(tmp_path: Path) -> Iterator[LivePage]:
     page.session.join(10)
 
 
-def tell(page: LivePage, wish: str, piece: bytes | None = None, **content: Any) -> None:
+def tell(page: LivePage, wish: str, **content: Any) -> None:
     """Send a message as the browser does."""
-    buffers = [] if piece is None else [memoryview(piece)]
-    page._handle_custom_msg({"do": wish, **content}, buffers)
-
-
-def answer(page: LivePage) -> bool:
-    """Say that the last frame was seen; returns whether a run is going on."""
-    tell(page, "seen", tick=page.state["tick"])
-    return page.session.is_alive()
+    page._handle_custom_msg({"do": wish, **content}, [])
 
 
 @pytest.mark.parametrize("is_paused", [False, True])
@@ -317,7 +296,8 @@ def test_a_run_that_nobody_answers_ends(
     tell(page, "start", choice={**page.choice, "protocol": "chapter"})
     end = time.monotonic() + 1.5
     while time.monotonic() < end:
-        assert answer(page)
+        assert page.session.is_alive()
+        tell(page, "seen", tick=page.state["tick"])
         time.sleep(0.05)
     if is_paused:
         tell(page, "pause")
@@ -330,26 +310,6 @@ def test_only_offered_styles_are_run(page: LivePage, painting: Path) -> None:
     assert not page.session.is_alive()
     assert page.state["bad"]
     assert page.state["message"].startswith("Style is '")
-
-
-def test_an_upload_in_pieces(page: LivePage, painting: Path) -> None:
-    content, offered = painting.read_bytes(), len(page.styles)
-    about = {"name": painting.name, "size": len(content), "choice": page.choice}
-    tell(page, "upload", b"the begin", start=0, **about)  # of an upload that was broken off
-    for start in range(0, len(content), 500):
-        assert len(page.styles) == offered
-        tell(page, "upload", content[start : start + 500], start=start, **about)
-    assert page.styles[0]["label"] == painting.stem
-    assert page.choice["style"] == page.styles[0]["value"]
-    assert "transparent" in page.state["message"]
-    tell(page, "start", choice=page.choice)
-    wait_for(lambda: not answer(page))
-    wait_for(lambda: page.state["phase"] == "ended")
-    assert page.state["runs"][0]["style"] == painting.stem
-    tell(page, "save")
-    (record,) = page.out.glob("*.json")
-    assert store.read(record).record.source == painting.name
-    assert page.state["saved"] == [record.with_suffix(".png").name]
 
 
 def test_files_that_are_too_large(page: LivePage) -> None:

@@ -55,12 +55,10 @@ def runs_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
             unknown.
     """
     one_of("show", choice["show"], SHOWS)
+    cell = (choice["layer"], choice["loss"])
     cells = {
-        "one": [(choice["layer"], choice["loss"])],
-        "compare": [
-            (choice["layer"], choice["loss"]),
-            (choice["other_layer"], choice["other_loss"]),
-        ],
+        "one": [cell],
+        "compare": [cell, (choice["other_layer"], choice["other_loss"])],
         "layers": [(layer, choice["loss"]) for layer in LAYERS],
         "moments": [(choice["layer"], f"moment-{n}") for n in range(1, 5)],
     }
@@ -88,7 +86,5 @@ def _loss_arguments(loss: str, choice: Mapping[str, Any]) -> dict[str, Any]:
         return {"loss": loss}
     if not isinstance(choice["alpha"], int | float):
         raise InputError("alpha, the kernel width, must be a number greater than 0")
-    return {
-        "loss": "mmd-random" if choice["pairing"] == "random" else "mmd",
-        "alpha": choice["alpha"],
-    }
+    is_random = choice["pairing"] == "random"
+    return {"loss": "mmd-random" if is_random else "mmd", "alpha": choice["alpha"]}

@@ -298,7 +298,7 @@ function render({ model, el }) {
     button('reset', 'Reset', () => send('reset')));
 
   function showButtons() {
-    const { phase, runs, savable } = state();
+    const { phase, runs } = state();
     const going = RUNNING.includes(phase);
     buttons.start.disabled = going;
     buttons.pause.disabled = !['running', 'paused'].includes(phase);
@@ -306,7 +306,7 @@ function render({ model, el }) {
     buttons.skip.hidden = runs.length < 2;
     buttons.skip.disabled = !going || runs.at(-1)?.phase !== 'waiting';
     buttons.stop.disabled = !going;
-    buttons.save.disabled = going || !savable;
+    buttons.save.disabled = going || !runs.some((run) => run.phase === 'ended');
     buttons.reset.disabled = going || !runs.length;
   }
 

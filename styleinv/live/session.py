@@ -5,7 +5,6 @@ A session knows nothing of widgets. A run waits, and learns that it has to stop,
 """
 
 import math
-import shutil
 import tempfile
 import threading
 import time
@@ -197,7 +196,7 @@ class Session:
             with _notes(folder) as notes:
                 load_style(path, MIN_SIZE)
         except InputError as error:
-            shutil.rmtree(folder)
+            path.unlink()
             raise InputError(str(error).replace(f"{folder}/", "")) from error
         return path, notes
 
@@ -213,13 +212,12 @@ class Session:
 
     def _run(self, attempt: Attempt) -> None:
         attempt.phase = "loading"
-        asked_for = attempt.asked_for
-        size = asked_for["size"]
+        wish = attempt.asked_for
         # To paint a large style would take long.
-        check_memory(size, size, asked_for["layer"], asked_for["loss"])
-        folder = Path(asked_for["style"]).parent
+        check_memory(wish["size"], wish["size"], wish["layer"], wish["loss"])
+        folder = Path(wish["style"]).parent
         with _notes(folder) as notes:
-            task = plan(**asked_for)
+            task = plan(**wish)
         with self.lock:
             attempt.notes = notes
             attempt.task, attempt.style = task, to_uint8(task.style)
@@ -240,7 +238,7 @@ class Session:
             if self._pausing and not self._stopping:
                 attempt.phase = "paused"
                 began = time.perf_counter()
-                self.lock.wait_for(lambda: not self._pausing or self._stopping)
+                self.lock.wait_for(lambda: not self._pausing)
                 attempt.pauses.append((iterate.evaluations, time.perf_counter() - began))
                 attempt.phase = "running"
             return self._stopping or self._skipping

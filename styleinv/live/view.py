@@ -18,8 +18,8 @@ from styleinv.losses import COLOURS, title_of
 from styleinv.runs import measures, store
 from styleinv.runs.record import Asked, Record, asked_of, duration
 
-# Measuring takes at most a tenth of the time, and happens at most once a second.
-MEASURE_SECONDS, MEASURE_SHARE = 1.0, 0.1
+# Measuring takes at most a tenth of the time.
+MEASURE_SHARE = 0.1
 # The shades of a loss's colour, in per cent, that tell the four layers apart.
 SHADES = dict(zip(LAYERS, (40, 60, 80, 100), strict=True))
 
@@ -48,10 +48,9 @@ class References:
             return {"text": f"The reference runs here cannot be read: {error}."}
         if found is None:
             return {"text": "No reference run here has the same style, encoder, size and so on."}
-        date = found.made_with.date[:10]
         return {
             "points": [(point.evaluations, point.loss) for point in found.trace],
-            "text": f"Dashed: the reference run of the same cell, {date}.",
+            "text": f"Dashed: the reference run of the same cell, {found.made_with.date[:10]}.",
         }
 
 
@@ -84,7 +83,6 @@ class View:
                 "phase": self._phase(attempts),
                 "runs": [self._run(attempt, attempts) for attempt in attempts],
                 "size": attempts[0].asked_for["size"] if attempts else None,
-                "savable": any(attempt.result for attempt in attempts),
                 "message": sentence(failed) or " ".join(map(sentence, notes)),
                 "bad": bool(failed),
             }
@@ -123,12 +121,12 @@ class View:
         began = time.monotonic()
         for attempt in attempts:
             pixels, style = attempt.pixels, attempt.style
-            if pixels is None or style is None or pixels is self._measured.get(attempt, [None])[0]:
-                continue
-            if began >= self._next_measure or attempt.phase == "ended":
+            before, _ = self._measured.get(attempt, (None, {}))
+            is_due = began >= self._next_measure or attempt.phase == "ended"
+            if pixels is not None and style is not None and pixels is not before and is_due:
                 self._measured[attempt] = pixels, _measures(pixels, style)
                 now = time.monotonic()
-                self._next_measure = now + max(MEASURE_SECONDS, (now - began) / MEASURE_SHARE)
+                self._next_measure = now + (now - began) / MEASURE_SHARE
 
 
 def _measures(pixels: Pixels, style: Pixels) -> dict[str, str]:

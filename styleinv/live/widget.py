@@ -30,11 +30,9 @@ THUMBNAIL = 128
 PICTURES = tuple(f"picture_{number}" for number in range(4))
 LARGEST_UPLOAD = 256 * 2**20
 
-_FOLDER = Path(__file__).parent
-
 
 def _sources(*names: str) -> str:
-    return "".join((_FOLDER / name).read_text("utf-8") for name in names)
+    return "".join(Path(__file__).with_name(name).read_text("utf-8") for name in names)
 
 
 def page(
@@ -115,8 +113,7 @@ class LivePage(anywidget.AnyWidget):
     def _start(self, choice: dict[str, Any]) -> None:
         # A name that the page does not offer could be any file of this machine.
         style = one_of("style", choice["style"], tuple(s["value"] for s in self.styles))
-        style = str(self._uploads.get(style, style))
-        self.session.start(runs_of({**choice, "style": style}))
+        self.session.start(runs_of({**choice, "style": str(self._uploads.get(style, style))}))
         with self._sending:
             self.choice = choice
             self._sent = {}
@@ -138,7 +135,8 @@ class LivePage(anywidget.AnyWidget):
         self._received = self._received[:start] + piece
         if len(self._received) < size:
             return
-        path, notes = self.session.take_upload(name, self._received)
+        content, self._received = self._received, b""
+        path, notes = self.session.take_upload(name, content)
         key = f"upload:{len(self._uploads)}"
         self._uploads[key] = path
         if not self.session.is_alive():
