@@ -1,12 +1,12 @@
 """The book: jupytext -> papermill -> staged, executed notebooks -> jupyter-book.
 
-Everything happens in a folder of its own in `_build`; `_build/html` is replaced only by a book that
-built without a warning, so a failure leaves the last good one standing. An executed notebook is
-kept in `_build/executed` and taken up again while nothing that it depends on has changed: a build
-that is killed loses the notebook that it was at, whose finished runs the next one finds.
+A build works in a folder of its own in `_build` and replaces `_build/html` only if no page has a
+warning: a failure leaves the last good book. Every executed notebook is kept in `_build/executed`,
+under a name that changes with all that its outputs depend on, and is taken from there while that
+stays the same. A build that is killed therefore loses only the notebook that was running; the
+runs that this notebook had finished are kept, too.
 """
 
-import ast
 import hashlib
 import importlib.metadata
 import json
@@ -17,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,49 +27,24 @@ import jupytext
 import nbformat
 import papermill
 import yaml
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
-from rich.text import Text
 
-from styleinv.encoder import load_encoder
-from styleinv.errors import InputError, nearest, shorten, whole_number
-from styleinv.files import remove_parts, write_atomically, write_text
-from styleinv.images import MIN_SIZE, load_style
+import styleinv
+from styleinv.errors import InputError
+from styleinv.files import write_atomically
+from styleinv.live import STATIC
 from styleinv.runs.locks import alone
-from styleinv.styles import LARGEST_SEED
+from styleinv_book.parameters import check_parameters, defaults_of
 
 PAGES = ("_config.yml", "_toc.yml", "book")
-RESULTS, LEDGER = "results", "book/claims.yml"
+RESULTS, CLAIMS, EXECUTED = "results", "book/claims.yml", "_build/executed"
 # Python 3.11's frozen modules make the debugger complain in every notebook's output.
-KERNEL_ENVIRONMENT = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-# Cells to fold away, and what the fold is called.
-HIDDEN_CELLS = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
-
-
-def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, Any]:
-    """Parameters from a YAML file and from ``name=value`` texts, which win over the file.
-
-    Values from a text stay texts here: what they mean depends on the notebooks' defaults.
-    """
-    parameters: dict[str, Any] = {}
-    if file is not None:
-        if not os.path.isfile(file):  # a pipe would be waited for forever
-            raise InputError(
-                f"parameters-file {str(file)!r} cannot be read: it is not an existing file"
-            )
-        try:
-            loaded = yaml.safe_load(file.read_text())
-        except Exception as error:  # PyYAML passes on whatever a value's constructor raises
-            raise InputError(f"parameters-file {str(file)!r} cannot be read as YAML") from error
-        if not isinstance(loaded, dict):
-            raise InputError(f"parameters-file {str(file)!r} must hold NAME: VALUE pairs")
-        parameters.update(loaded)
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not (name and equals):
-            raise InputError(f"parameter is {shorten(assignment)}, but must be NAME=VALUE")
-        parameters[name] = value
-    return parameters
+KERNEL_ENVIRONMENT = {STATIC: "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+# The cells to fold away, by their tag, and the fold's title.
+FOLDED = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
 
 
 def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
@@ -89,41 +64,26 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     root = root.resolve()
     if not (root / "_toc.yml").is_file():
         raise InputError(f"root is {str(root)!r}, but must be the project's folder, with _toc.yml")
-    sources = _notebooks_in_order(root)
-    notebooks = {source: jupytext.read(source) for source in sources}
-    chosen = _match_parameters(notebooks, parameters)
-    _check_files(chosen)
+    # In the order in which readers come to them.
+    names = re.findall(r"file: (notebooks/\S+)", (root / "_toc.yml").read_text())
+    notebooks = {source: jupytext.read(source) for source in (root / f"{x}.md" for x in names)}
+    defaults = {source: defaults_of(notebook) for source, notebook in notebooks.items()}
+    given = check_parameters(parameters, ChainMap(*defaults.values()))
+    html = root / "_build" / "html"
     with _own_stage(root / "_build") as stage:
-        return _build_on(stage, root, notebooks, chosen)
-
-
-def _build_on(
-    stage: Path,
-    root: Path,
-    notebooks: Mapping[Path, nbformat.NotebookNode],
-    parameters: Mapping[Path, Mapping[str, Any]],
-) -> Path:
-    """Execute what is not kept, render in the folder `stage`, and publish."""
-    chosen = {source: _with_own_files(values, root) for source, values in parameters.items()}
-    sources = list(notebooks)
-    (stage / "notebooks").mkdir()
-    shared = _shared_digest(root)
-    kept = [_kept(source, chosen[source], shared) for source in sources]
-    for number, (source, executed) in enumerate(zip(sources, kept, strict=True), start=1):
-        started = time.monotonic()
-        _say(f"Notebook {number} of {len(sources)}: {source.name}")
-        if executed.exists():
-            _say("  kept from the last build")
-        else:
-            remove_parts(executed)
-            result = _execute(notebooks[source], source, chosen[source])
-            write_text(executed, nbformat.writes(result))
-            _say(f"  {time.monotonic() - started:.0f} s")
-        shutil.copy(executed, stage / "notebooks" / f"{source.stem}.ipynb")
-    _forget_all_but(kept)
-    _copy_pages(root, stage)
-    _render(stage)
-    return _publish(stage / "_build" / "html", root / "_build" / "html") / "index.html"
+        given = {name: _brought_in(name, value, root) for name, value in given.items()}
+        shared = _shared_digest(root)
+        executed = {}
+        for number, (source, notebook) in enumerate(notebooks.items(), start=1):
+            _say(f"Notebook {number} of {len(notebooks)}: {source.name}")
+            own = {name: value for name, value in given.items() if name in defaults[source]}
+            executed[source] = _executed(source, notebook, own, shared)
+        for path in set((root / EXECUTED).iterdir()) - set(executed.values()):
+            path.unlink()
+        _fill(stage, root, executed)
+        _render(stage)
+        _publish(stage / "_build" / "html", html)
+    return html / "index.html"
 
 
 @contextmanager
@@ -143,142 +103,81 @@ def _own_stage(build: Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _notebooks_in_order(root: Path) -> list[Path]:
-    """The notebooks of the table of contents, as readers come to them."""
-    toc = (root / "_toc.yml").read_text()
-    names = re.findall(r"file: (notebooks/\S+)", toc)
-    return [root / f"{name}.md" for name in names]
+def _brought_in(name: str, value: Any, root: Path) -> Any:
+    """The parameter with copies of the reader's files, so that no page shows where those are.
 
-
-def _match_parameters(
-    notebooks: Mapping[Path, nbformat.NotebookNode], parameters: Mapping[str, Any]
-) -> dict[Path, dict[str, Any]]:
-    """Which parameter goes to which notebook; one that no notebook knows is an error."""
-    known = {source: papermill.inspect_notebook(notebook) for source, notebook in notebooks.items()}
-    names = sorted({name for defaults in known.values() for name in defaults})
-    for name in parameters:
-        if name not in names:
-            raise InputError(
-                f"parameter {shorten(name)} is unknown; known are: {', '.join(names)}"
-                f"{nearest(name, names)}"
-            )
-    return {
-        source: {
-            name: _like_default(name, value, ast.literal_eval(defaults[name]["default"]))
-            for name, value in parameters.items()
-            if name in defaults
-        }
-        for source, defaults in known.items()
-    }
-
-
-def _like_default(name: str, value: Any, default: Any) -> Any:
-    """`value` if it has the type of `default`; a list may be written as ``a.jpg,b.png``."""
-    if isinstance(default, list):
-        values = value.split(",") if isinstance(value, str) else value
-        values = values if isinstance(values, list) else [values]
-        if not values:
-            raise InputError(f"parameter {name!r} is empty, but must name at least one")
-        return [_like_default(name, one, default[0]) for one in values]
-    if isinstance(default, str):
-        if not isinstance(value, str) or not value.strip():
-            raise InputError(f"parameter {name!r} is {shorten(value)}, but must be a text")
-        return value.strip()
-    if default is None and value in (None, "", "None"):
-        return None
-    with suppress(ValueError):  # a text that is no number
-        value = int(value) if isinstance(value, str) else value
-    return whole_number(f"parameter {name!r}", value, 0, LARGEST_SEED)
-
-
-def _check_files(chosen: Mapping[Path, Mapping[str, Any]]) -> None:
-    """Refuse a style or an encoder that cannot be read before anything runs."""
-    for encoder in {values["encoder"] for values in chosen.values() if "encoder" in values}:
-        if encoder != "vgg19":  # may be a download, which comes when its time has come
-            load_encoder(encoder)
-    styles = {style for values in chosen.values() for style in values.get("styles", [])}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what there is to say is said when it is used
-        for style in sorted(styles):
-            load_style(style, MIN_SIZE)
-
-
-def _with_own_files(values: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """Copy the reader's files to `_build/inputs`, so that no page shows where they came from."""
-    own = dict(values)
-    if "styles" in own:
-        own["styles"] = [_brought_in(style, root) for style in own["styles"]]
-    if "encoder" in own:
-        own["encoder"] = _brought_in(own["encoder"], root)
-    return own
-
-
-def _brought_in(name: str, root: Path) -> str:
-    """The path, as seen from the notebooks, of a copy of file `name`; other names stay."""
-    if not os.path.isfile(name):
-        return name
-    content = Path(name).read_bytes()
-    # A folder of its own keeps the name as it is, whatever else was brought in before.
-    folder = hashlib.sha256(content).hexdigest()[:12]
-    copy = root / "_build" / "inputs" / folder / Path(name).name
-    write_atomically(copy, lambda part: part.write_bytes(content))
-    return f"../_build/inputs/{folder}/{copy.name}"
+    A copy's path is as seen from the notebooks.
+    """
+    if isinstance(value, list):
+        return [_brought_in(name, one, root) for one in value]
+    if name not in ("styles", "encoder") or not os.path.isfile(value):
+        return value
+    content = Path(value).read_bytes()
+    # In a folder that is named by the content, the file keeps its own name.
+    copy = f"_build/inputs/{hashlib.sha256(content).hexdigest()[:12]}/{Path(value).name}"
+    write_atomically(root / copy, lambda part: part.write_bytes(content))
+    return f"../{copy}"
 
 
 def _shared_digest(root: Path) -> bytes:
-    """What the outputs of every notebook depend on: packages, this one's files, the results."""
+    """A hash of what every notebook depends on: versions of packages, our own files, results."""
     installed = sorted(f"{x.name}=={x.version}" for x in importlib.metadata.distributions())
     digest = hashlib.sha256(" ".join([sys.version, *installed]).encode())
-    for folder in (Path(__file__).parent, root / RESULTS):
-        for file in sorted(folder.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(str(file.relative_to(folder)).encode() + _sha256(file))
-    if (root / LEDGER).is_file():
-        digest.update(_sha256(root / LEDGER))
+    packages = Path(styleinv.__file__).parent, Path(__file__).parent
+    for place in (*packages, root / RESULTS, root / CLAIMS):
+        for file in sorted([place, *place.rglob("*")]):
+            if file.is_file() and file.suffix != ".pyc":
+                content = hashlib.sha256(file.read_bytes()).digest()
+                digest.update(str(file.relative_to(place)).encode() + content)
     return digest.digest()
 
 
-def _kept(source: Path, parameters: Mapping[str, Any], shared: bytes) -> Path:
-    """Where the executed notebook is kept: the name changes with all that its outputs depend on.
+def _executed(
+    source: Path, notebook: NotebookNode, parameters: dict[str, Any], shared: bytes
+) -> Path:
+    """The executed notebook: kept from an earlier build, or made now.
 
-    Files named by parameters are copies in a folder that is named by their content.
+    Its name changes with all that its outputs depend on; files among the parameters are copies
+    with their content in their names.
     """
-    digest = hashlib.sha256(shared + _sha256(source))
-    digest.update(json.dumps(parameters, sort_keys=True).encode())
-    folder = source.parents[1] / "_build" / "executed"
-    return folder / f"{source.stem}-{digest.hexdigest()[:16]}.ipynb"
-
-
-def _sha256(file: Path) -> bytes:
-    return hashlib.sha256(file.read_bytes()).digest()
-
-
-def _forget_all_but(kept: Sequence[Path]) -> None:
-    """Remove what earlier builds kept and this one has no use for."""
-    for path in set(kept[0].parent.glob("*.ipynb")) - set(kept):
-        path.unlink()
+    key = shared + source.read_bytes() + json.dumps(parameters, sort_keys=True).encode()
+    name = f"{source.stem}-{hashlib.sha256(key).hexdigest()[:16]}.ipynb"
+    path = source.parents[1] / EXECUTED / name
+    if path.exists():
+        _say("  kept from the last build")
+        return path
+    started = time.monotonic()
+    text = nbformat.writes(_execute(source, notebook, parameters))
+    write_atomically(path, lambda part: part.write_text(text))
+    _say(f"  {time.monotonic() - started:.0f} s")
+    return path
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _execute(
-    notebook: nbformat.NotebookNode, source: Path, parameters: dict[str, Any]
-) -> nbformat.NotebookNode:
+class _Kernel(AsyncKernelManager):
+    """A kernel whose live page is a snapshot."""
+
+    async def start_kernel(self, *arguments: Any, **options: Any) -> None:  # type: ignore[override]
+        await super().start_kernel(*arguments, env=os.environ | KERNEL_ENVIRONMENT, **options)
+
+
+def _execute(source: Path, notebook: NotebookNode, parameters: dict[str, Any]) -> NotebookNode:
     """Run one notebook with these parameters and return it with its outputs."""
     try:
-        with _environment(KERNEL_ENVIRONMENT):
-            result: nbformat.NotebookNode = papermill.execute_notebook(
-                notebook,
-                None,
-                parameters,
-                kernel_name="python3",
-                cwd=source.parent,
-                progress_bar=False,
-                stdout_file=sys.stderr,
-                stderr_file=sys.stderr,
-            )
+        result: NotebookNode = papermill.execute_notebook(
+            notebook,
+            None,
+            parameters,
+            kernel_name="python3",
+            kernel_manager_class=_Kernel,
+            cwd=source.parent,
+            progress_bar=False,
+            stdout_file=sys.stderr,
+            stderr_file=sys.stderr,
+        )
     except PapermillExecutionError as error:
         reason = next(iter(str(error.evalue).strip().splitlines()), "no reason given")
         place = f"cell In [{error.exec_count}]"
@@ -289,22 +188,7 @@ def _execute(
     return result
 
 
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """While active, processes that are started have these variables."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _tidy(notebook: nbformat.NotebookNode) -> None:
+def _tidy(notebook: NotebookNode) -> None:
     """Fold the parameters away, and drop the times and paths of the machine it ran on."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
@@ -313,57 +197,53 @@ def _tidy(notebook: nbformat.NotebookNode) -> None:
         if cell.cell_type == "code":  # warnings, told on the terminal, name files of this machine
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
         tags = cell.metadata.get("tags", [])
-        for tag, prompt in HIDDEN_CELLS.items():
+        for tag, prompt in FOLDED.items():
             if tag in tags:
                 cell.metadata.tags = sorted({*tags, "hide-input"})
                 cell.metadata.mystnb = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
 
 
-def _copy_pages(root: Path, stage: Path) -> None:
+def _fill(stage: Path, root: Path, executed: Mapping[Path, Path]) -> None:
+    """Put all pages on the stage, with a configuration that executes nothing again."""
+    (stage / "notebooks").mkdir()
+    for source, notebook in executed.items():
+        shutil.copy(notebook, stage / "notebooks" / f"{source.stem}.ipynb")
     for name in PAGES:
         copy = shutil.copytree if (root / name).is_dir() else shutil.copy2
         copy(root / name, stage / name)
     if (root / RESULTS).is_dir():
         (stage / RESULTS).symlink_to(root / RESULTS)
     config = yaml.safe_load((root / "_config.yml").read_text())
-    config["execute"] = {"execute_notebooks": "off"}  # they are executed already
+    config["execute"] = {"execute_notebooks": "off"}
     (stage / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True))
 
 
 def _render(stage: Path) -> None:
     """Run jupyter-book on the stage with every warning an error."""
     log = stage.with_name("jupyter-book.log")
-    program = Path(sys.executable).with_name("jupyter-book")
-    command = [str(program), "build", str(stage), "-W", "-n", "--keep-going"]
+    program = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [program, "build", str(stage), "-W", "-n", "--keep-going"]
     _say("Rendering the pages")
     with log.open("w") as output:
-        finished = subprocess.run(
-            command, cwd=stage, stdout=output, stderr=subprocess.STDOUT, check=False
-        )
+        finished = subprocess.run(command, stdout=output, stderr=output, check=False)
     if finished.returncode != 0:
-        lines = log.read_text().splitlines()
-        marks = ("WARNING", "ERROR", "Error:")
-        problem = next((x for x in lines if any(mark in x for mark in marks)), "no reason given")
-        problem = Text.from_ansi(problem).plain.strip().replace(f"{stage}/", "")
-        raise InputError(f"the pages do not render without a warning ({problem}); see {log}")
+        text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text())  # its colours
+        problem = re.search(r".*(WARNING|ERROR|Error:).*", text)
+        reason = problem[0].strip().replace(f"{stage}/", "") if problem else "no reason given"
+        raise InputError(f"the pages do not render without a warning ({reason}); see {log}")
 
 
-def _publish(html: Path, target: Path) -> Path:
+def _publish(html: Path, target: Path) -> None:
     """Put the new book in the old one's place; killed in between, `_finish_exchange` helps."""
     if target.exists():
-        target.rename(_before(target))
+        target.rename(target.with_suffix(".old"))
     html.rename(target)
     _finish_exchange(target)
-    return target
 
 
 def _finish_exchange(target: Path) -> None:
     """Remove the book that was replaced; bring it back where the new one did not come."""
-    old = _before(target)
+    old = target.with_suffix(".old")
     if old.exists() and not target.exists():
         old.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _before(target: Path) -> Path:
-    return target.with_name(f"{target.name}.old")

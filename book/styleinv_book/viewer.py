@@ -23,9 +23,11 @@ from styleinv.losses import LOSSES, title_of
 from styleinv.protocol import PROTOCOLS
 from styleinv.runs import store
 from styleinv.runs.record import Asked, Record, TracePoint, budget_of
+from styleinv_book.ablation import ABLATION
 from styleinv_book.rendering import render
 
 CURVE_POINTS = 60
+KNOWN = PROTOCOLS | ABLATION
 SCRIPTS = (Path(live.__file__).with_name("parts.js"), Path(__file__).with_suffix(".js"))
 SHEET = Path(live.__file__).with_name("viewer.css")
 
@@ -72,7 +74,7 @@ def _loss_of(asked: Asked) -> Option:
 def _protocol_of(asked: Asked) -> Option:
     """A protocol by its name; with another budget than its own, that is part of the choice."""
     name, budget = asked.protocol.name, asked.protocol.budget
-    place, own = _place(name, PROTOCOLS), PROTOCOLS.get(name)
+    place, own = _place(name, KNOWN), KNOWN.get(name)
     if own is None or budget == own.budget(asked.loss, asked.layer):
         return Option(name, name, (*place, 0))
     return Option(f"{name}-{budget}", f"{name}, {budget_of(asked.protocol)}", (*place, budget))
@@ -107,15 +109,16 @@ def page(folder: Path, link: str) -> str:
     latest = {link_to(records[path]): runs[path] for path in by_date}
     # Sweep by sweep, and within a sweep by what a reader can choose.
     paths = sorted(records, key=lambda path: (path.parent, _places(records[path])))
+    sweeps = [
+        (sweep.relative_to(folder).as_posix(), [runs[path] for path in of_sweep])
+        for sweep, of_sweep in itertools.groupby(paths, lambda path: path.parent)
+    ]
     return render(
         "viewer.html.j2",
         sheet=SHEET.read_text("utf-8"),
-        script="\n".join(script.read_text("utf-8") for script in SCRIPTS),
+        script="\n".join(file.read_text("utf-8") for file in SCRIPTS),
         data={"options": _controls(records.values()), "runs": list(latest.values())},
-        sweeps=[
-            (sweep.relative_to(folder).as_posix(), [runs[path] for path in of_sweep])
-            for sweep, of_sweep in itertools.groupby(paths, lambda path: path.parent)
-        ],
+        sweeps=sweeps,
     )
 
 
