@@ -265,7 +265,8 @@ def book(
     be repeated, and lists take commas. --parameters-file reads them from a file instead.
     """
     with _needs("book"):
-        from styleinv_book.build import build_book, read_parameters
+        from styleinv_book.build import build_book
+        from styleinv_book.parameters import read_parameters
 
     index = build_book(root, read_parameters(parameter or [], file))
     print(f"The book is ready: open {index}")

@@ -27,22 +27,18 @@ import jupytext
 import nbformat
 import papermill
 import yaml
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 import styleinv
 from styleinv.errors import InputError
-from styleinv.files import write_atomically
-from styleinv.live import STATIC
+from styleinv.files import write_atomically, write_text
 from styleinv.runs.locks import alone
 from styleinv_book.parameters import check_parameters, defaults_of
 
 PAGES = ("_config.yml", "_toc.yml", "book")
 RESULTS, CLAIMS, EXECUTED = "results", "book/claims.yml", "_build/executed"
-# Python 3.11's frozen modules make the debugger complain in every notebook's output.
-KERNEL_ENVIRONMENT = {STATIC: "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 # The cells to fold away, by their tag, and the fold's title.
 FOLDED = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
 
@@ -148,7 +144,7 @@ def _executed(
         return path
     started = time.monotonic()
     text = nbformat.writes(_execute(source, notebook, parameters))
-    write_atomically(path, lambda part: part.write_text(text))
+    write_text(path, text)
     _say(f"  {time.monotonic() - started:.0f} s")
     return path
 
@@ -157,22 +153,16 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-class _Kernel(AsyncKernelManager):
-    """A kernel whose live page is a snapshot."""
-
-    async def start_kernel(self, *arguments: Any, **options: Any) -> None:  # type: ignore[override]
-        await super().start_kernel(*arguments, env=os.environ | KERNEL_ENVIRONMENT, **options)
-
-
 def _execute(source: Path, notebook: NotebookNode, parameters: dict[str, Any]) -> NotebookNode:
     """Run one notebook with these parameters and return it with its outputs."""
+    # Or the debugger complains of Python's frozen modules in every notebook's output.
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try:
         result: NotebookNode = papermill.execute_notebook(
             notebook,
             None,
             parameters,
             kernel_name="python3",
-            kernel_manager_class=_Kernel,
             cwd=source.parent,
             progress_bar=False,
             stdout_file=sys.stderr,

@@ -17,7 +17,7 @@ import yaml
 from nbformat import NotebookNode
 
 from styleinv.encoder import load_encoder
-from styleinv.errors import InputError, nearest, shown, whole_number
+from styleinv.errors import InputError, nearest, shorten, whole_number
 from styleinv.images import MIN_SIZE, load_style
 from styleinv.styles import LARGEST_SEED
 
@@ -44,7 +44,7 @@ def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, 
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not (name and equals):
-            raise InputError(f"parameter is {shown(assignment)}, but must be NAME=VALUE")
+            raise InputError(f"parameter is {shorten(assignment)}, but must be NAME=VALUE")
         parameters[name] = value
     return parameters
 
@@ -64,7 +64,7 @@ def check_parameters(parameters: Mapping[str, Any], defaults: Mapping[str, Any])
     for name in parameters:
         if name not in defaults:
             raise InputError(
-                f"parameter {shown(name)} is unknown; known are: {', '.join(sorted(defaults))}"
+                f"parameter {shorten(name)} is unknown; known are: {', '.join(sorted(defaults))}"
                 f"{nearest(name, defaults)}"
             )
     given = {name: _like(defaults[name], name, value) for name, value in parameters.items()}
@@ -86,7 +86,7 @@ def _like(default: Any, name: str, value: Any) -> Any:
         return [_like(default[0], name, one) for one in values]
     if isinstance(default, str):
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"parameter {name!r} is {shown(value)}, but must be a text")
+            raise InputError(f"parameter {name!r} is {shorten(value)}, but must be a text")
         return value.strip()
     if default is None and value in (None, "", "None"):
         return None
