@@ -1,4 +1,4 @@
-"""What the tests share: small encoders and styles, real weights, a built book, a browser.
+"""What the tests share: small encoders and styles, real weights, a browser.
 
 Importing it takes the package's own requirements and pytest: without Playwright or Chromium the
 tests in a browser are skipped, without pytest-xdist everything runs in one process.
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -39,18 +38,6 @@ PATIENCE = 60
 SHARED_WEIGHTS = ROOT.parent / "shared" / "weights" / "vgg19_normalised_relu_2_2.safetensors"
 REAL_WEIGHTS = Path(os.environ.get("STYLEINV_VGG19", SHARED_WEIGHTS))
 
-# Parameters with which the book is built in a minute or two.
-SMALL = {
-    "size": 32,
-    "layers": ["relu_1_1", "relu_2_2"],
-    "seeds": [0, 1],
-    "iterations": 12,
-    "adam_iterations": 12,
-    "evaluations": 12,
-    "stops": [1, 4],
-}
-
-
 # Runs the command lines in its argument, a JSON list, and says how each ended. One Python for all:
 # importing PyTorch takes longer than most of them.
 IN_TURN = """
@@ -64,8 +51,6 @@ for arguments in json.loads(sys.argv[1]):
     except SystemExit as stop:
         print(f"Ended {arguments[0]}: {stop.code}")
 """
-# Files whose tests need the built book: one process builds it for all of them.
-OF_THE_BOOK = {"tests/test_book.py", "tests/test_viewer.py", "tests/long/test_pages.py"}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -75,8 +60,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeSc
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "book" if file in OF_THE_BOOK else file
+            return nodeid.partition("::")[0]
 
     return ByFile(config, log)
 
@@ -111,16 +95,6 @@ def real_weights() -> Path:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the book is made from, with a reader's image beside it."""
-    root = tmp_path_factory.mktemp("project")
-    for name in ("_config.yml", "_toc.yml", "book", "notebooks", "results"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, root / name)
-    return root
-
-
-@pytest.fixture(scope="session")
 def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reader's image, outside of the project, with what deserves a note and an odd name."""
     path = tmp_path_factory.mktemp("private") / "my $5^^$ painting.png"
@@ -129,22 +103,6 @@ def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture.putalpha(200)
     picture.save(path)
     return path
-
-
-@pytest.fixture(scope="session")
-def built(project: Path, painting: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The book over the reader's image and a bundled style, built by the command line."""
-    parameters = tmp_path_factory.mktemp("small") / "parameters.yml"
-    parameters.write_text(yaml.safe_dump(SMALL))
-    command = [PROGRAM, "book", "-p", f"styles={painting},skimage:coffee", "-f", parameters]
-    environment = {key: value for key, value in os.environ.items() if key != "STYLEINV_REPOSITORY"}
-    finished = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.startswith("The book is ready: open ")
-    assert "transparent" in finished.stderr
-    return project / "_build" / "html"
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
@@ -187,12 +145,6 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def site(built: Path) -> Iterator[str]:
-    with served(built) as address:
-        yield address
-
-
-@pytest.fixture(scope="session")
 def chromium() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
@@ -220,14 +172,6 @@ def refuse_others(page: "Page", own: str) -> list[str]:
 
     page.route(lambda url: not url.startswith((own, "data:", "blob:")), refuse)
     return refused
-
-
-@pytest.fixture
-def page(browser: "Browser", site: str) -> Iterator[tuple["Page", list[str]]]:
-    """A page of a browser that may speak to the site only, and what it asked of others."""
-    with browser.new_context() as context:
-        opened = context.new_page()
-        yield opened, refuse_others(opened, site)
 
 
 @dataclass(frozen=True)

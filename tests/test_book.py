@@ -1,201 +1,219 @@
 """The book from end to end: parameters in, pages out, and nothing lost when something fails."""
 
 import os
-import re
-from contextlib import redirect_stderr
-from io import StringIO
+import shutil
+import subprocess
 from pathlib import Path
-from urllib.parse import parse_qs
+from typing import Any
+from xml.etree import ElementTree
 
+import nbformat
 import pytest
+import torch
 from bs4 import BeautifulSoup
-from playwright.sync_api import Page
-from styleinv_book.build import _brought_in, _kept, _shared_digest, build_book, read_parameters
+from styleinv_book import build
+from styleinv_book.build import build_book
+from styleinv_book.parameters import check_parameters, read_parameters
 
-from styleinv import LAYERS, InputError
-from tests.conftest import SMALL
+import styleinv
+from styleinv import InputError, load_encoder
+from styleinv.encoder import Encoder
+from styleinv.runs import store
+from tests.conftest import PROGRAM, ROOT
 
+HEAD = """---
+jupytext: {text_representation: {extension: .md, format_name: myst}}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+"""
+PAGES = {
+    "_toc.yml": "format: jb-book\nroot: book/intro\nchapters:\n"
+    "- file: notebooks/pictures\n- file: notebooks/sums\n",
+    "book/intro.md": "# Tiny\n\n{doc}`../notebooks/pictures`\n",
+    "notebooks/sums.md": f"{HEAD}# Sums\n\n```{{code-cell}}\n:tags: [parameters]\nsize = 3\n```\n"
+    "\n```{code-cell}\nprint(size + 1)\n```\n",
+    "notebooks/pictures.md": f"""{HEAD}# Pictures
 
-def test_shows_the_readers_styles(built: Path) -> None:
-    text = (built / "notebooks/experiments.html").read_text()
-    assert "my $5^^$ painting" in text
-    assert "coffee: Rachel Michetti" in text
-    assert "32 x 32 pixels" in text
+```{{code-cell}}
+:tags: [parameters]
+styles = ["bundled:strokes"]
+layers = ["relu_1_1"]
+```
+```{{code-cell}}
+from IPython.display import HTML
+from styleinv_book import figures
 
-
-def test_figures_are_numbered_as_in_the_chapter(built: Path) -> None:
-    numbers = {
-        "inverting": ["1.1"],
-        "style_loss": ["1.2"],
-        "experiments": ["1.3", "1.4", "1.5", "1.6", "1.7"],
-        "more_examples": ["A.1", "A.2", "A.3"],
-    }
-    for page, figures in numbers.items():
-        soup = BeautifulSoup((built / f"notebooks/{page}.html").read_text(), "html.parser")
-        captions = [caption.get_text(strip=True) for caption in soup.find_all("figcaption")]
-        found = [caption.split()[1].rstrip(".") for caption in captions if caption[:6] == "Figure"]
-        assert found == figures
-
-
-def test_figures_keep_the_chapters_rows_and_columns(built: Path) -> None:
-    """Reference and this build: layers down, the style and its losses across; both in tabs."""
-    soup = BeautifulSoup((built / "notebooks/more_examples.html").read_text(), "html.parser")
-    tables = soup.select("#figure-a-1 table.pictures, #figure-A-1 table.pictures")
-    shown = [
-        (
-            [cell.get_text() for cell in table.select("thead th")],
-            [cell.get_text() for cell in table.select("tbody th")],
-        )
-        for table in tables
-    ]
-    losses = ["style", "Gram", "N = 1", "N = 2", "N = 3", "N = 4"]
-    assert shown == [(losses, list(LAYERS)), (losses, SMALL["layers"])]
-    labels = [label.get_text() for label in soup.select("#figure-A-1 label")]
-    assert labels == ["Reference runs", "This build"]
+build = figures.this_build(styles, layers=layers, losses=["gram"], size=16, iterations=2)
+HTML(figures.figure("figure-1", "A caption.", build.by_style("gram")))
+```
+""",
+}
 
 
-def test_figures_tell_what_made_them(built: Path) -> None:
-    soup = BeautifulSoup((built / "notebooks/experiments.html").read_text(), "html.parser")
-    reference, build = (x.get_text(" ") for x in soup.select("#figure-1-3 .provenance"))
-    assert "vgg19_normalised_relu_2_2" in reference
-    assert "256 x 256 pixels" in reference
-    assert "encoder bundled" in build
-    assert "32 x 32 pixels" in build
-    facts = ("sha256", "protocol fast", "seed 0", "12 evaluations", "final loss", "stopped by")
-    for fact in (*facts, "device cpu", "torch", "styleinv"):
-        assert fact in build
-    for page in (built / "notebooks").glob("*.html"):
-        assert "_downloads/" in page.read_text() or page.stem in ("viewer", "provenance")
+def new_project(root: Path) -> Path:
+    """A project with a page of prose and two notebooks; its style and templates are this book's."""
+    for name in ("_config.yml", "book/style", "book/templates", "book/references.bib"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, root / name)
+    for name, text in PAGES.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    (root / "results").mkdir()
+    return root
 
 
-def test_reference_pictures_lead_to_their_state_in_the_viewer(built: Path) -> None:
-    soup = BeautifulSoup((built / "notebooks/experiments.html").read_text(), "html.parser")
-    link = soup.select_one("#figure-1-3 table.pictures a")
-    assert link is not None
-    path, state = str(link["href"]).split("#")
-    assert (built / "notebooks" / path).is_file()
-    assert parse_qs(state)["layer"] == ["relu_1_1"]
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, bundled: Encoder) -> Path:
+    """One with two reference runs, packed, of which one has its picture."""
+    root = new_project(tmp_path_factory.mktemp("project"))
+    runs = root / "results" / "runs"
+    for seed, keep in ((0, lambda run: run), (1, store.without_picture)):
+        arguments: dict[str, Any] = {"size": 16, "iterations": 1, "encoder": bundled, "seed": seed}
+        store.save(keep(store.run_of(styleinv.invert("bundled:dots", **arguments))), runs / "few")
+    store.pack(runs / "few")
+    return root
 
 
-def test_numbers_in_prose_come_from_the_runs(built: Path) -> None:
-    """Of 2 styles, 2 layers and 4 losses, 16 moment inversions; 4 of them with N = 4."""
-    text = _text(built / "notebooks/experiments.html")
-    assert re.search(r"in this build it was \d+ of 16, and \d of 4\.", text)
+@pytest.fixture(scope="module")
+def built(project: Path, painting: Path) -> Path:
+    """The book over a reader's image, built by the command line for a repository."""
+    finished = subprocess.run(
+        [PROGRAM, "book", "-p", f"styles={painting}", "-p", "size=7"],
+        cwd=project,
+        env=os.environ | {"STYLEINV_REPOSITORY": "https://github.com/someone/copy"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    html = project / "_build" / "html"
+    assert finished.stdout == f"The book is ready: open {html / 'index.html'}\n"
+    assert "transparent" in finished.stderr  # what the notebook warns of
+    return html
 
 
-@pytest.fixture
-def own_styles(built: Path, project: Path) -> list[str]:
-    """The styles that `built` was built over."""
-    return [*map(str, (project / "_build/inputs").glob("*/*")), "skimage:coffee"]
+def page(html: Path, name: str) -> BeautifulSoup:
+    return BeautifulSoup((html / f"{name}.html").read_text(), "html.parser")
 
 
-def test_the_second_build_runs_nothing_again(
-    built: Path, project: Path, own_styles: list[str]
+def test_pages_show_what_was_asked_for(built: Path, painting: Path) -> None:
+    pictures = page(built, "notebooks/pictures")
+    alts = [str(image["alt"]) for image in pictures.select("#figure-1 img")]
+    assert [alt.partition(":")[0] for alt in alts] == 2 * [painting.stem]
+    folds = [fold.get_text() for fold in pictures.select("details.hide > summary .expanded")]
+    assert folds == ["Parameters", "Parameters of this build"]
+    assert "\n8\n" in page(built, "notebooks/sums").get_text()
+
+
+def test_nothing_of_this_machine_is_in_the_pages(
+    built: Path, project: Path, painting: Path
 ) -> None:
-    """Until something that a notebook depends on changes."""
-    kept = sorted((project / "_build/executed").iterdir())
-    assert len(kept) == len(list((project / "notebooks").glob("*.md")))
-    log = StringIO()
-    with redirect_stderr(log):
-        build_book(project, {**SMALL, "styles": own_styles})
-    assert log.getvalue().count("kept from the last build") == len(kept)
-    assert sorted((project / "_build/executed").iterdir()) == kept
+    for file in (*built.glob("*/*.html"), *built.glob("_sources/*/*")):
+        for place in (project, painting.parent, Path.home()):
+            assert str(place) not in file.read_text()
+        assert "transparent" not in file.read_text()
 
 
-def _text(page: Path) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page.read_text()))
+def test_the_download_is_the_executed_notebook(built: Path) -> None:
+    link = page(built, "notebooks/sums").select_one("a.btn-download-source-button")
+    assert link is not None
+    assert link["href"] == "../_sources/notebooks/sums.ipynb"
+    notebook = nbformat.read(built / "_sources/notebooks/sums.ipynb", as_version=4)
+    assert notebook.cells[-1].outputs[0].text == "8\n"
+
+
+def test_buttons_lead_to_sources_in_the_repository(built: Path) -> None:
+    def links(name: str) -> list[str]:
+        buttons = page(built, name).select(".article-header-buttons a[href^=http]")
+        return [str(button["href"]) for button in buttons]
+
+    source = "https://github.com/someone/copy/blob/HEAD/"
+    binder = "https://mybinder.org/v2/gh/someone/copy/HEAD?urlpath=lab/tree/"
+    name = "notebooks/sums"
+    assert links(name) == [f"{binder}{name}.md", f"{source}{name}.md?plain=1"]
+    assert links("book/intro") == [f"{source}book/intro.md?plain=1"]
+
+
+def test_pictures_and_their_records_lie_beside_the_pages(built: Path, project: Path) -> None:
+    (picture,) = (project / "results/runs/few").glob("*.png")
+    copies = built / "results/runs/few"
+    assert (copies / picture.name).read_bytes() == picture.read_bytes()
+    assert sorted(path.suffix for path in copies.iterdir()) == [".json", ".png"]
+    assert store.read(copies / f"{picture.stem}.json").record == store.read_record(
+        picture.with_suffix(".json")
+    )
 
 
 @pytest.mark.parametrize(
-    ("parameters", "match"),
+    ("parameters", "prose", "match"),
     [
-        ({"colour": "red"}, "parameter 'colour' is unknown; known are: adam_iterations, device"),
-        ({"seeds": "0,one"}, "parameter 'seeds' is 'one', but must be a whole number"),
-        ({"seeds": []}, "parameter 'seeds' is empty, but must name at least one"),
-        ({"styles": "a.jpg,,b.jpg"}, "parameter 'styles' is '', but must be a text"),
-        ({"size": "big"}, "parameter 'size' is 'big', but must be a whole number"),
-        ({"size": True}, "parameter 'size' is True, but must be a whole number"),
-        ({"styles": "_config.yml"}, "'_config.yml' is in no format that can be read"),
-        ({"styles": "absent.jpg"}, "image 'absent.jpg' is not an existing file"),
-        ({**SMALL, "layers": ["relu_9_9"]}, r"\w+.md, cell In \[\d+\]: .*layers? is 'relu_9_9'"),
-        ({**SMALL, "protocol": "slow"}, "protocol is 'slow'"),
+        ({"layers": "relu_9_9"}, "", r"pictures.md, cell In \[\d+\]: .*layers? is 'relu_9_9'"),
+        ({}, "{doc}`nowhere`", r"not render without a warning \(book/intro.md:.*nowhere"),
     ],
 )
 def test_a_failure_leaves_the_last_good_book(
-    built: Path, project: Path, parameters: dict[str, object], match: str
+    built: Path, project: Path, parameters: dict[str, str], prose: str, match: str
 ) -> None:
     before = (built / "index.html").stat().st_mtime_ns
-    environment = dict(os.environ)
+    (project / "book/intro.md").write_text(PAGES["book/intro.md"] + prose)
     with pytest.raises(InputError, match=match):
         build_book(project, parameters)
     assert (built / "index.html").stat().st_mtime_ns == before
-    assert dict(os.environ) == environment
 
 
-def test_a_page_with_a_warning_is_an_error(
-    built: Path, project: Path, own_styles: list[str]
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The parameters of each notebook that is executed, while nothing is executed or rendered."""
+    calls = []
+
+    def execute(notebook: Any, _: None, parameters: dict[str, Any], **options: Any) -> Any:
+        calls.append(parameters)
+        return notebook
+
+    def render(command: list[str], **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        (Path(command[2]) / "_build" / "html").mkdir(parents=True)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(build.papermill, "execute_notebook", execute)
+    monkeypatch.setattr(build.subprocess, "run", render)
+    return calls
+
+
+def test_a_notebook_is_executed_when_something_that_it_depends_on_has_changed(
+    executed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    intro = project / "book" / "intro.md"
-    good = intro.read_text()
-    intro.write_text(good + "\n{doc}`nowhere`\n")
-    try:
-        with pytest.raises(
-            InputError, match=r"do not render without a warning \(book/intro.md:.*nowhere"
-        ):
-            build_book(project, {**SMALL, "styles": own_styles})
-    finally:
-        intro.write_text(good)
-    assert (built / "index.html").exists()
+    root = new_project(tmp_path)
+
+    def count(**parameters: object) -> int:
+        executed.clear()
+        build_book(root, parameters)
+        assert len(list((root / "_build/executed").iterdir())) == 2
+        return len(executed)
+
+    assert [count(), count()] == [2, 0]
+    assert [count(layers="relu_1_2"), count(layers="relu_1_2")] == [1, 0]
+    for changed in ("notebooks/sums.md", "results/a.json", "book/claims.yml", "book/intro.md"):
+        (root / changed).write_text("# Other\n")
+        again = {"notebooks/sums.md": 1, "book/intro.md": 0}.get(changed, 2)
+        assert [count(layers="relu_1_2"), count(layers="relu_1_2")] == [again, 0], changed
+    package = Path(shutil.copytree(ROOT / "styleinv", tmp_path / "styleinv"))
+    monkeypatch.setattr(build.styleinv, "__file__", str(package / "__init__.py"))
+    assert count(layers="relu_1_2") == 0  # wherever the package lies
+    with (package / "losses.py").open("a") as source:
+        source.write("# changed\n")
+    assert count(layers="relu_1_2") == 2
 
 
-def test_texts_are_taken_as_they_are(tmp_path: Path) -> None:
-    """A file may be named as no YAML value could be."""
-    assert read_parameters(["styles=[a] #1.jpg,@b: c.png"], None) == {
-        "styles": "[a] #1.jpg,@b: c.png"
-    }
-
-
-def test_an_executed_notebook_is_kept_until_what_it_depends_on_changes(tmp_path: Path) -> None:
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "results/runs").mkdir(parents=True)
-    source, result = tmp_path / "notebooks/one.md", tmp_path / "results/runs/a.json"
-    source.write_text("one")
-    result.write_text("one")
-    names = [_kept(source, {"size": 32}, _shared_digest(tmp_path))]
-    assert names == [_kept(source, {"size": 32}, _shared_digest(tmp_path))]
-    names.append(_kept(source, {"size": 48}, _shared_digest(tmp_path)))
-    result.write_text("two")
-    names.append(_kept(source, {"size": 32}, _shared_digest(tmp_path)))
-    result.rename(tmp_path / "results/a.json")
-    names.append(_kept(source, {"size": 32}, _shared_digest(tmp_path)))
-    source.write_text("two")
-    names.append(_kept(source, {"size": 32}, _shared_digest(tmp_path)))
-    assert len(set(names)) == 5
-
-
-def test_a_readers_file_keeps_its_name(tmp_path: Path) -> None:
-    for content in (b"one", b"two"):
-        (tmp_path / "my file.png").write_bytes(content)
-        named = _brought_in(str(tmp_path / "my file.png"), tmp_path)
-        assert (tmp_path / "notebooks" / named).resolve().read_bytes() == content
-        assert named.endswith("/my file.png")
-    assert _brought_in("bundled:strokes", tmp_path) == "bundled:strokes"
-
-
-def test_parameters_from_file_and_command_line(tmp_path: Path) -> None:
-    file = tmp_path / "parameters.yml"
-    file.write_text("size: 48\nstyles: [a.jpg, b.png]\n")
-    assert read_parameters(["size=64", "encoder=random"], file) == {
-        "size": "64",
-        "styles": ["a.jpg", "b.png"],
-        "encoder": "random",
-    }
-    for bad in ("size", "=3"):
-        with pytest.raises(InputError, match="must be NAME=VALUE"):
-            read_parameters([bad], None)
-    file.write_text("[1, 2")
-    with pytest.raises(InputError, match="cannot be read as YAML"):
-        read_parameters([], file)
+def test_notebooks_get_their_own_parameters_and_copies_of_files(
+    executed: list[dict[str, Any]], tmp_path: Path, painting: Path
+) -> None:
+    root = new_project(tmp_path)
+    build_book(root, {"size": "12", "styles": [str(painting), "bundled:dots"]})
+    (copy, name), size = executed[0].pop("styles"), executed[1]
+    assert (executed[0], name, size) == ({}, "bundled:dots", {"size": 12})
+    assert copy.endswith(f"/{painting.name}")
+    assert (root / "notebooks" / copy).resolve().read_bytes() == painting.read_bytes()
 
 
 def test_not_a_project(tmp_path: Path) -> None:
@@ -203,25 +221,58 @@ def test_not_a_project(tmp_path: Path) -> None:
         build_book(tmp_path, {})
 
 
-@pytest.mark.browser
-def test_run_tables_unfold(page: tuple[Page, list[str]], site: str) -> None:
-    opened, _ = page
-    opened.goto(f"{site}/notebooks/experiments.html", wait_until="load")
-    table = opened.locator("details:has(table) table").first
-    assert not table.is_visible()
-    opened.get_by_text("runs behind this figure").first.click()
-    assert table.is_visible()
-    assert "relu_2_2" in table.inner_text()
+DEFAULTS = {"styles": ["bundled:dots"], "seeds": [0], "size": 64, "iterations": None, "encoder": ""}
 
 
-@pytest.mark.browser
-def test_tabs_switch_by_mouse_and_keyboard(page: tuple[Page, list[str]], site: str) -> None:
-    opened, _ = page
-    opened.goto(f"{site}/notebooks/experiments.html", wait_until="load")
-    figure = opened.locator("#figure-1-3")
-    reference, build = (figure.locator(".panel").nth(i) for i in (0, 1))
-    assert (reference.is_visible(), build.is_visible()) == (True, False)
-    figure.get_by_text("This build").click()
-    assert (reference.is_visible(), build.is_visible()) == (False, True)
-    opened.keyboard.press("ArrowLeft")
-    assert (reference.is_visible(), build.is_visible()) == (True, False)
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [
+        ({"seed": 1}, "parameter 'seed' is unknown; known are: encoder, iterations, seeds, size"),
+        ({"seeds": "0,one"}, "parameter 'seeds' is 'one', but must be a whole number"),
+        ({"seeds": []}, "parameter 'seeds' is empty, but must name at least one"),
+        ({"styles": "a.jpg,,b.jpg"}, "parameter 'styles' is '', but must be a text"),
+        ({"size": "big"}, "parameter 'size' is 'big', but must be a whole number"),
+        ({"size": True}, "parameter 'size' is True, but must be a whole number"),
+        ({"styles": __file__}, r"test_book.py' is in no format that can be read"),
+        ({"styles": "absent.jpg"}, "image 'absent.jpg' is not an existing file"),
+        ({"encoder": "absent.pth"}, "'absent.pth'"),
+    ],
+)
+def test_a_parameter_that_is_not_allowed(parameters: dict[str, object], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        check_parameters(parameters, DEFAULTS)
+
+
+def test_parameters_become_what_the_notebooks_have(tmp_path: Path) -> None:
+    file = tmp_path / "parameters.yml"
+    file.write_text("size: 48\nstyles: [bundled:dots, skimage:coffee]\niterations: None\n")
+    given = read_parameters(["size=64", "seeds=3,4", "encoder=random"], file)
+    assert check_parameters(given, DEFAULTS) == {
+        "styles": ["bundled:dots", "skimage:coffee"],
+        "seeds": [3, 4],
+        "size": 64,
+        "iterations": None,
+        "encoder": "random",
+    }
+
+
+def test_texts_are_taken_as_they_are(tmp_path: Path) -> None:
+    """A file may be named as no YAML value could be."""
+    styles = "[a] #1.jpg,@b: c.png"
+    assert read_parameters([f"styles={styles}"], None) == {"styles": styles}
+    for bad in ("size", "=3"):
+        with pytest.raises(InputError, match="must be NAME=VALUE"):
+            read_parameters([bad], None)
+
+
+def test_figure_1_1_says_what_the_encoder_is() -> None:
+    """Against the convolutions themselves, for the chapter's images of 256 x 256 pixels."""
+    drawing = ElementTree.parse(ROOT / "book/figures/encoder.svg")
+    labels = [list(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    encoder = load_encoder("random").to("meta")
+    convolutions = [f"{conv.in_channels}-{conv.out_channels}" for conv in encoder.convs]
+    assert [lines[-1] for lines in labels if "conv" in lines] == convolutions
+    images = torch.empty(1, 3, 256, 256, device="meta")
+    for layer in styleinv.LAYERS:
+        _, channels, height, width = encoder(images, layer).shape
+        assert [layer, f"{channels} maps", f"{height} x {width}"] in labels

@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+import msgspec
 import pytest
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Browser, Page
@@ -17,6 +19,7 @@ import styleinv
 from styleinv import InputError
 from styleinv.encoder import Encoder
 from styleinv.runs import store
+from styleinv.runs.record import Record, TracePoint, sealed
 from tests.conftest import refuse_others, served
 
 LINK = "../results/runs"
@@ -39,16 +42,31 @@ RUNS: list[tuple[str, str, dict[str, Any]]] = [
 def runs(tmp_path_factory: pytest.TempPathFactory, bundled: Encoder) -> Path:
     """A folder of tiny runs, and an odd one that claims another source."""
     folder = tmp_path_factory.mktemp("site") / "results" / "runs"
-    for sweep, style, changed in RUNS:
-        arguments = {"size": 16, "iterations": 2, "encoder": bundled, **changed}
+    for sweep, style, asked in RUNS:
+        arguments = {"size": 16, "iterations": 2, "encoder": bundled, **asked}
         store.save(store.run_of(styleinv.invert(style, **arguments)), folder / sweep)
         keep_style(folder, style, arguments["size"])
     keep_style(folder, ODD, 16)
     (third_seed,) = folder.glob("more/seeds/*seed3*.json")
-    record = json.loads(third_seed.read_text()) | {"source": ODD}
-    (folder / "odd.json").write_text(json.dumps({**record, "sha256": store.seal(record)}))
-    shutil.copy(third_seed.with_suffix(".png"), folder / "odd.png")
+    run = store.read(third_seed)
+    store.save(replace(run, record=sealed(changed(run.record, source=ODD, style="odd"))), folder)
+    store.pack(folder / "main")
     return folder
+
+
+def changed(record: Record, **fields: Any) -> Record:
+    """The record with other values of its own, of what was asked, or of the protocol."""
+    asked, protocol = record.asked, record.asked.protocol
+    own = {name: fields.pop(name) for name in list(fields) if name in protocol.__struct_fields__}
+    of_asked = {name: fields.pop(name) for name in list(fields) if name in asked.__struct_fields__}
+    settings = msgspec.structs.replace(protocol, **own)
+    asked = msgspec.structs.replace(asked, protocol=settings, **of_asked)
+    return msgspec.structs.replace(record, asked=asked, **fields)
+
+
+def record_of(runs: Path, pattern: str) -> Record:
+    (found,) = (path for path in store.read_records(runs) if path.match(pattern))
+    return store.read_record(found)
 
 
 def keep_style(folder: Path, source: str, size: int) -> None:
@@ -91,7 +109,7 @@ def test_every_run_is_in_the_grid_and_in_the_data(
     runs: Path, fragment: str, data: dict[str, Any]
 ) -> None:
     pictures = {unquote(str(image["src"])) for image in images(fragment)}
-    records = sorted(runs.rglob("*.json"))
+    records = store.read_records(runs)
     assert len(records) == len(RUNS) + 1
     assert pictures == {f"{LINK}/{x.relative_to(runs).with_suffix('.png')}" for x in records}
     assert {unquote(run["record"]) for run in data["runs"]} == {
@@ -135,7 +153,7 @@ def test_options_come_in_the_order_of_the_chapter(data: dict[str, Any]) -> None:
 
 
 def test_the_protocols_own_budget_needs_no_number(runs: Path) -> None:
-    record = json.loads(next(runs.glob("main/coffee*.json")).read_text())
+    record = record_of(runs, "main/coffee*")
     assert parse_qs(viewer.link_to(record)[1:]) == {
         "style": [COFFEE],
         "layer": ["relu_2_2"],
@@ -145,8 +163,7 @@ def test_the_protocols_own_budget_needs_no_number(runs: Path) -> None:
         "encoder": ["bundled"],
         "size": ["16"],
     }
-    record["asked"]["protocol"]["budget"] = 1000
-    assert "protocol=fast&" in viewer.link_to(record)
+    assert "protocol=fast&" in viewer.link_to(changed(record, budget=1000))
 
 
 def test_commands_make_the_runs_again(data: dict[str, Any]) -> None:
@@ -172,18 +189,14 @@ def test_commands_make_the_runs_again(data: dict[str, Any]) -> None:
     ],
 )
 def test_command_says_what_differs(runs: Path, change: dict[str, Any], expected: str) -> None:
-    record = json.loads(next(runs.glob("main/coffee*.json")).read_text())
-    for key, value in change.items():
-        protocol = record["asked"]["protocol"]
-        target = protocol if key in protocol else record["asked"]
-        target[key] = value
-    assert re.search(expected, viewer._command(record))
+    record = changed(record_of(runs, "main/coffee*"), **change)
+    assert re.search(expected, viewer.command(record))
 
 
 def test_long_traces_are_thinned() -> None:
     stages = ["pre-activations"] * 37 + ["moment-3"] * 4963
-    trace = [{"evaluations": n, "stage": stage} for n, stage in enumerate(stages, start=1)]
-    kept = [point["evaluations"] for point in viewer._thinned(trace)]
+    trace = [TracePoint(n, n, 1.0, 0.0, stage) for n, stage in enumerate(stages, start=1)]
+    kept = [point.evaluations for point in viewer.thinned(trace)]
     assert kept[:3] == [1, 2, 3]
     assert kept[-1] == 5000
     assert 38 in kept
@@ -253,7 +266,7 @@ def pick(tab: Page, name: str) -> None:
 
 @pytest.mark.browser
 def test_begins_with_the_deepest_layer_and_leaves_the_url_alone(tab: Page, address: str) -> None:
-    assert shown(tab)["picture"] == "odd.png"
+    assert shown(tab)["picture"].startswith("odd-relu_2_2")
     assert tab.get_by_role("radio", name="relu_2_2").is_checked()
     assert tab.url == address
     assert not tab.locator("details").get_attribute("open")
@@ -319,8 +332,8 @@ def test_another_budget_is_nearer_than_another_optimiser(tab: Page, address: str
 
 @pytest.mark.browser
 def test_url_restores_a_choice(tab: Page, address: str, runs: Path) -> None:
-    for path in sorted(runs.rglob("*.json")):
-        link = viewer.link_to(json.loads(path.read_text()))
+    for path, record in store.read_records(runs).items():
+        link = viewer.link_to(record)
         tab.evaluate("link => { location.hash = link; }", link)
         tab.wait_for_function(
             f"document.querySelector('a[href$=json]').href.endsWith({path.name!r})"

@@ -1,7 +1,6 @@
 """What holds for every page of the book: links, figures, alt text, and a browser's opinion."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -10,16 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-import nbformat
 import pytest
-import yaml
 from axe_playwright_python.base import AXE_SCRIPT
 from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Browser, Page
 
-from tests.conftest import ROOT, refuse_others
+from styleinv import LAYERS
+from tests.conftest import PROGRAM, ROOT, refuse_others
+from tests.test_book import new_project
 
 PHONE, DESK = 360, 1280
 LOOKS: tuple[tuple[Literal["light", "dark"], int], ...] = (
@@ -308,83 +307,93 @@ def test_search_finds_pages(page: tuple[Page, list[str]], site: str) -> None:
     assert refused == []
 
 
-@pytest.fixture(scope="module")
-def with_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of prose and a notebook, staged as `styleinv book` does it, from a repository."""
-    root = tmp_path_factory.mktemp("repository")
-    stage = root / "_build" / "stage"
-    for folder in (root, stage):
-        (folder / "notebooks").mkdir(parents=True)
-        (folder / "book").mkdir()
-        (folder / "book" / "prose.md").write_text("# Prose\n\n{doc}`../notebooks/sums`\n")
-        (folder / "book" / "references.bib").write_text("")
-    (root / "notebooks" / "sums.md").write_text("# Sums\n")
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_markdown_cell("# Sums"), nbformat.v4.new_code_cell("1 + 1")],
-        metadata={
-            "kernelspec": {"name": "python3", "display_name": "Python 3"},
-            "language_info": {"name": "python", "pygments_lexer": "ipython3"},
-        },
-    )
-    nbformat.write(notebook, stage / "notebooks" / "sums.ipynb")
-    for name in ("extensions", "style", "templates"):
-        shutil.copytree(ROOT / "book" / name, stage / "book" / name)
-    (root / "results" / "runs").mkdir(parents=True)
-    (root / "results" / "runs" / "a.png").write_bytes(b"a")
-    (stage / "results").symlink_to(root / "results")
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())
-    config["execute"] = {"execute_notebooks": "off"}
-    (stage / "_config.yml").write_text(yaml.safe_dump(config))
-    toc = {"format": "jb-book", "root": "book/prose", "chapters": [{"file": "notebooks/sums"}]}
-    (stage / "_toc.yml").write_text(yaml.safe_dump(toc))
-    finished = subprocess.run(
-        [Path(sys.executable).with_name("jupyter-book"), "build", stage, "-W", "-n"],
-        env={"PATH": "", "STYLEINV_REPOSITORY": "https://github.com/someone/copy"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return root
-
-
-def launch_links(root: Path, page: str) -> list[str]:
-    html = (root / "_build/stage/_build/html" / page).read_text()
-    return [
-        str(link["href"])
-        for link in BeautifulSoup(html, "html.parser").select(".dropdown-launch-buttons a")
-    ]
-
-
-def test_launch_buttons_lead_to_sources_in_the_repository(with_repository: Path) -> None:
-    source = "https://github.com/someone/copy/blob/HEAD/"
-    binder = "https://mybinder.org/v2/gh/someone/copy/HEAD?urlpath=lab/tree/"
-    links = launch_links(with_repository, "notebooks/sums.html")
-    assert links == [f"{binder}notebooks/sums.md", f"{source}notebooks/sums.md?plain=1"]
-    for link in links:
-        path = re.search(r"(notebooks/[^?]*)", link)
-        assert path is not None
-        assert (with_repository / path[1]).is_file()
-    assert launch_links(with_repository, "book/prose.html") == [f"{source}book/prose.md?plain=1"]
-
-
 def test_without_a_repository_there_are_no_launch_buttons(soups: dict[str, BeautifulSoup]) -> None:
     for soup in soups.values():
-        assert not soup.select(".dropdown-launch-buttons")
+        assert not soup.select(".dropdown-launch-buttons, .btn-source-file-button")
         assert "mybinder.org/v2" not in str(soup)
 
 
-def test_run_records_lie_beside_the_pages(with_repository: Path) -> None:
-    html = with_repository / "_build/stage/_build/html"
-    assert (html / "results/runs/a.png").read_bytes() == b"a"
+def figure_of(soups: dict[str, BeautifulSoup], page: str, name: str) -> Tag:
+    found = soups[f"notebooks/{page}.html"].select_one(f"#{name}")
+    assert found is not None
+    return found
 
 
-def test_the_download_is_the_executed_notebook(
-    built: Path, soups: dict[str, BeautifulSoup]
+def test_figures_are_numbered_as_in_the_chapter(soups: dict[str, BeautifulSoup]) -> None:
+    numbers = {
+        "inverting": ["1.1"],
+        "style_loss": ["1.2"],
+        "experiments": ["1.3", "1.4", "1.5", "1.6", "1.7"],
+        "more_examples": ["A.1", "A.2", "A.3"],
+    }
+    for page, figures in numbers.items():
+        captions = soups[f"notebooks/{page}.html"].find_all("figcaption")
+        words = [caption.get_text(strip=True).split() for caption in captions]
+        assert [word[1].rstrip(".") for word in words if word[0] == "Figure"] == figures
+
+
+def test_figures_keep_the_chapters_rows_and_columns(soups: dict[str, BeautifulSoup]) -> None:
+    """Reference and this build: layers down, the style and its losses across; both in tabs."""
+    figure = figure_of(soups, "more_examples", "figure-A-1")
+    losses = ["style", "Gram", "N = 1", "N = 2", "N = 3", "N = 4"]
+    layers = (list(LAYERS), ["relu_1_1", "relu_2_2"])
+    for table, rows in zip(figure.select("table.pictures"), layers, strict=True):
+        assert [cell.get_text() for cell in table.select("thead th")] == losses
+        assert [cell.get_text() for cell in table.select("tbody th")] == rows
+    labels = [label.get_text() for label in figure.select("label")]
+    assert labels == ["Reference runs", "This build"]
+
+
+def test_figures_tell_what_made_them(soups: dict[str, BeautifulSoup]) -> None:
+    figure = figure_of(soups, "experiments", "figure-1-3")
+    reference, build = (line.get_text(" ") for line in figure.select(".provenance"))
+    for fact in ("vgg19_normalised_relu_2_2", "256 x 256 pixels"):
+        assert fact in reference
+    facts = ("encoder bundled", "sha256", "32 x 32 pixels", "protocol fast", "seed 0", "torch")
+    for fact in (*facts, "12 evaluations", "final loss", "stopped by", "device cpu", "styleinv"):
+        assert fact in build
+    assert "my $5^^$ painting" in figure.get_text()
+    assert "coffee: Rachel Michetti" in figure.get_text()
+
+
+def test_reference_pictures_lead_to_their_state_in_the_viewer(
+    soups: dict[str, BeautifulSoup],
 ) -> None:
-    name = "notebooks/experiments"
-    link = soups[f"{name}.html"].select_one("a.btn-download-source-button")
+    link = figure_of(soups, "experiments", "figure-1-3").select_one("table.pictures a")
     assert link is not None
-    assert link["href"] == f"../_sources/{name}.ipynb"
-    notebook = nbformat.read(built / f"_sources/{name}.ipynb", as_version=4)
-    assert any(cell.get("outputs") for cell in notebook.cells)
+    path, _, state = str(link["href"]).partition("#")
+    assert path == "../notebooks/viewer.html"
+    assert parse_qs(state)["layer"] == ["relu_1_1"]
+
+
+def test_numbers_in_prose_come_from_the_runs(soups: dict[str, BeautifulSoup]) -> None:
+    """Of 2 styles, 2 layers and 4 losses, 16 moment inversions; 4 of them with N = 4."""
+    text = " ".join(soups["notebooks/experiments.html"].get_text().split())
+    assert re.search(r"in this build it was \d+ of 16, and \d of 4\.", text)
+
+
+@pytest.mark.browser
+def test_tables_unfold_and_tabs_switch(page: tuple[Page, list[str]], site: str) -> None:
+    opened, _ = page
+    opened.goto(f"{site}/notebooks/experiments.html", wait_until="load")
+    table = opened.locator("details:has(table) table").first
+    assert not table.is_visible()
+    opened.get_by_text("runs behind this figure").first.click()
+    assert "relu_2_2" in table.inner_text()
+    figure = opened.locator("#figure-1-3")
+    reference, build = (figure.locator(".panel").nth(i) for i in (0, 1))
+    assert (reference.is_visible(), build.is_visible()) == (True, False)
+    figure.get_by_text("This build").click()
+    assert (reference.is_visible(), build.is_visible()) == (False, True)
+    opened.keyboard.press("ArrowLeft")
+    assert (reference.is_visible(), build.is_visible()) == (True, False)
+
+
+def test_jupyter_book_alone_builds_the_pages(tmp_path: Path) -> None:
+    """Without `styleinv book`: the notebooks are executed with their own parameters."""
+    root = new_project(tmp_path)
+    command = [PROGRAM.with_name("jupyter-book"), "build", root, "-W", "-n"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    page = BeautifulSoup((root / "_build/html/notebooks/pictures.html").read_text(), "html.parser")
+    assert page.select("#figure-1 table.pictures img")
