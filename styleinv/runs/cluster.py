@@ -4,7 +4,8 @@ A worker makes a run as `store.obtain` does, in the sweep's folder. Where worker
 the run of a worker that was killed goes on elsewhere from its checkpoint; a worker that has a disk
 of its own makes the run from its beginning, and the sweep keeps it here, too.
 
-What Dask logs is not shown: its errors are raised as sentences.
+What Dask logs is not shown: its errors are raised as sentences. Dask comes with the package's extra
+`cluster`.
 """
 
 import itertools
@@ -20,7 +21,11 @@ from functools import lru_cache, partial
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import dask
+import distributed
 import torch
+from distributed.comm.core import connect
+from distributed.utils import LoopRunner, silence_logging_cmgr
 from filelock import Timeout
 
 from styleinv.errors import InputError, whole_number
@@ -30,16 +35,6 @@ from styleinv.optim import Iterate
 from styleinv.runs import store
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import MOST_THREADS, Execution, Made
-
-try:
-    import dask
-    import distributed
-    from distributed.comm.core import connect
-    from distributed.utils import LoopRunner, silence_logging_cmgr
-except ImportError as error:
-    raise InputError(
-        f"a cluster needs more packages ({error.name} is missing): pip install 'styleinv[cluster]'"
-    ) from error
 
 # Of one run, or of none where it was stopped.
 Future = distributed.Future[list[Made]]
