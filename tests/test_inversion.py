@@ -334,3 +334,16 @@ def test_a_negative_psi_is_said_and_kept(bundled: Encoder) -> None:
 def test_refuses(style: torch.Tensor, arguments: dict[str, object], match: str) -> None:
     with pytest.raises(InputError, match=match):
         invert(**{"style": style, **arguments})
+
+
+def test_the_kernel_width_is_part_of_what_is_asked_only_where_it_is_another(
+    style: torch.Tensor, bundled: Encoder
+) -> None:
+    usual, same, wider = (
+        plan(style, loss="mmd", encoder=bundled, iterations=1, **given)
+        for given in ({}, {"alpha": 0.1}, {"alpha": 2.0})
+    )
+    assert "alpha" not in usual.asked()
+    assert same.asked() == usual.asked()
+    assert wider.asked() == {**usual.asked(), "alpha": 2.0}
+    assert wider.run().loss != usual.run().loss == same.run().loss
