@@ -21,7 +21,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from styleinv_book.build import _match_parameters, read_parameters
+from styleinv_book.parameters import check_parameters, defaults_of, read_parameters
 
 from styleinv import InputError, cli, load_encoder, load_style
 from styleinv.runs import store
@@ -107,7 +107,7 @@ RECORD_LINE = msgspec.json.encode(RECORD)
 SWEEP = {"styles": ["bundled:dots"], "losses": ["gram"], "seeds": [0, 1], "pictures": False}
 REFERENCE = {"encoder_sha256": 8 * "ab", "sweeps": {"few": SWEEP}}
 PARAMETERS = {"styles": ["a.png", "bundled:dots"], "seeds": [0, 1], "size": 64}
-NOTEBOOK = {Path("inverting.md"): jupytext.read(ROOT / "notebooks" / "inverting.md")}
+DEFAULTS = defaults_of(jupytext.read(ROOT / "notebooks" / "inverting.md"))
 
 # --- Damage -----------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ def test_reference_files(file: Path, content: bytes) -> None:
     read_or_refuse(read_reference, file)
 
 
-NAMES = st.sampled_from((*PARAMETERS, "layers", "stops", "encoder", "colour", ""))
+NAMES = st.sampled_from((*DEFAULTS, "colour", ""))
 ASSIGNMENTS = st.builds("{}={}".format, NAMES, st.integers() | st.text(max_size=20))
 
 
@@ -239,7 +239,7 @@ def test_parameters(file: Path, assignments: list[str], content: bytes) -> None:
     file.write_bytes(content)
     parameters = read_or_refuse(read_parameters, assignments, file)
     if parameters is not None:
-        read_or_refuse(_match_parameters, NOTEBOOK, parameters)
+        read_or_refuse(check_parameters, parameters, DEFAULTS)
 
 
 PROGRAM = typer.main.get_command(cli.app)
