@@ -69,6 +69,12 @@ def test_readme_picture_shows_the_reference_runs() -> None:
             np.testing.assert_array_equal(shown, runs[style, layer, "gram"].image)
 
 
+def test_contributing_names_files_that_exist() -> None:
+    named = re.findall(r"`((?:\w+/)+[\w.]*)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 30
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_workflows_run_what_exists_on_every_python_that_is_supported() -> None:
     tests, book = ((ROOT / ".github/workflows" / f"{name}.yml") for name in ("tests", "book"))
     called = set(re.findall(r"make (\S+)", tests.read_text() + book.read_text()))
