@@ -344,16 +344,6 @@ def test_curve_says_what_it_shows(tab: Page, address: str) -> None:
 
 
 @pytest.mark.browser
-def test_fits_a_phone(tab: Page) -> None:
-    tab.set_viewport_size({"width": 360, "height": 640})
-    tab.wait_for_function("document.querySelector('.viewer-stage').clientWidth <= 328")
-    assert tab.evaluate("document.documentElement.scrollWidth") == 360
-    assert tab.locator(".viewer-stage").evaluate("stage => stage.clientWidth") == 320
-    tab.locator("summary").click()
-    assert tab.evaluate("document.documentElement.scrollWidth") == 360
-
-
-@pytest.mark.browser
 def test_without_javascript_the_grid_remains(browser: Browser, page_file: Path) -> None:
     with browser.new_context(java_script_enabled=False) as context:
         tab = context.new_page()
