@@ -1,4 +1,4 @@
-// What the viewer and the live page are both made of: elements, axes.
+// What the viewer and the live page share: how elements and axes are made.
 const SUPERSCRIPTS = '⁰¹²³⁴⁵⁶⁷⁸⁹';
 
 function make(namespace, tag, attributes, children) {
