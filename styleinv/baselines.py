@@ -7,6 +7,7 @@ They keep their state to themselves: a run cannot go on from a checkpoint, but s
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -23,47 +24,65 @@ def minimise_by_rival(
     stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
 ) -> Minimum:
     """`styleinv.optim.minimise` for the methods of this module."""
+    monitor.stage = stage
     method = l_bfgs_b if protocol.method == "l-bfgs-b" else torch_l_bfgs
-    return method(stage, start, protocol, budget, monitor)
+    return method(start, protocol, budget, monitor)
 
 
 class _Halt(Exception):
-    """Leaves SciPy's loop from inside an evaluation."""
+    """Leaves another optimiser's loop from inside an evaluation; the message is the reason."""
 
 
-def l_bfgs_b(
-    stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
-) -> Minimum:
+def _halt_if(reason: str | None) -> None:
+    if reason is not None:
+        raise _Halt(reason)
+
+
+class _Best:
+    """Evaluates the monitor's stage, and holds the best image so far with its loss."""
+
+    def __init__(self, start: Tensor, monitor: Monitor) -> None:
+        self.monitor = monitor
+        self.image, self.loss = start.clamp(0, 1), math.inf
+
+    def evaluate(self, image: Tensor) -> Tensor:
+        """The loss of an image; halts where it is not finite."""
+        loss, _ = self.monitor.stage.objective(image)
+        value = loss.item()
+        self.monitor.evaluations += 1
+        _halt_if(None if self.monitor.is_finite(value, image) else "not finite")
+        if value < self.loss:
+            self.image, self.loss = image.detach().clamp(0, 1), value
+        return loss
+
+    def show(self) -> None:
+        """Show the monitor the best image; halts where it asks for that."""
+        _halt_if(self.monitor.see(self.loss, self.image))
+
+
+def l_bfgs_b(start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -> Minimum:
     """SciPy's L-BFGS-B (Byrd et al. 1995) with every pixel bounded to [0, 1].
 
     `budget` counts evaluations of loss and gradient; the image returned is the best one evaluated.
     The objective is computed on the image's device and in its dtype, SciPy's algebra in float64.
     """
-    best, best_loss = start.clamp(0, 1), math.inf
-    iteration = evaluations = 0
+    best = _Best(start, monitor)
 
     def evaluate(pixels: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        nonlocal best, best_loss, evaluations
         image = torch.from_numpy(pixels).to(start).view_as(start).requires_grad_()
-        loss, _ = stage.objective(image)
+        loss = best.evaluate(image)
         (gradient,) = torch.autograd.grad(loss, image)
-        value = loss.item()
-        evaluations += 1
-        if not monitor.is_finite(value, evaluations, image, stage):
-            raise _Halt("not finite")
-        if value < best_loss:
-            best, best_loss = image.detach(), value
-        if evaluations == 1:
-            _halt_if(monitor.see(iteration, evaluations, value, image, stage))
-        _halt_if("theta" if monitor.passed_theta(value) else None)
-        _halt_if("budget" if evaluations >= budget else None)
-        return value, gradient.cpu().double().numpy().ravel()
+        if monitor.evaluations == 1:
+            best.show()
+        _halt_if("theta" if monitor.passed_theta(loss.item()) else None)
+        _halt_if("budget" if monitor.evaluations >= budget else None)
+        return loss.item(), gradient.cpu().double().numpy().ravel()
 
     def after_step(_: NDArray[np.float64]) -> None:
-        nonlocal iteration
-        iteration += 1
-        _halt_if(monitor.see(iteration, evaluations, best_loss, best, stage))
+        monitor.iteration += 1
+        best.show()
 
+    limits = {"maxcor": protocol.memory, "maxiter": budget, "maxfun": budget}
     # OpenBLAS's threads, idle between SciPy's small products, take the cores from PyTorch's.
     openblas = ThreadpoolController().select(internal_api="openblas")
     try:
@@ -75,23 +94,15 @@ def l_bfgs_b(
                 method="L-BFGS-B",
                 bounds=scipy.optimize.Bounds(0, 1),
                 callback=after_step,
-                options={
-                    "maxcor": protocol.memory,
-                    "maxiter": budget,
-                    "maxfun": budget,
-                    "ftol": 0,
-                    "gtol": 0,
-                },
+                options={**limits, "ftol": 0, "gtol": 0},
             )
         reason = "stalled"
     except _Halt as halt:
         reason = str(halt)
-    return monitor.finish(iteration, evaluations, best_loss, best, stage, reason)
+    return monitor.finish(best.loss, best.image, reason)
 
 
-def torch_l_bfgs(
-    stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
-) -> Minimum:
+def torch_l_bfgs(start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -> Minimum:
     """`torch.optim.LBFGS` with its strong Wolfe line search, without bounds or clamped.
 
     Method ``l-bfgs unbounded`` lets pixels leave [0, 1]; ``l-bfgs clamped`` clamps the image inside
@@ -100,12 +111,11 @@ def torch_l_bfgs(
     its best evaluation so far; the loss returned is that of the image returned, which is clamped.
     """
     image = start.detach().clone().requires_grad_()
-    best, best_loss = start.clamp(0, 1), math.inf
-    evaluations = 0
+    best = _Best(start, monitor)
+    limits: dict[str, Any] = {"max_iter": budget, "max_eval": budget}
     optimizer = torch.optim.LBFGS(
         [image],
-        max_iter=budget,
-        max_eval=budget,
+        **limits,
         history_size=protocol.memory,
         tolerance_grad=0,
         tolerance_change=0,
@@ -113,37 +123,22 @@ def torch_l_bfgs(
     )
 
     def closure() -> Tensor:
-        nonlocal best, best_loss, evaluations
         if protocol.method == "l-bfgs clamped":
             with torch.no_grad():
                 image.clamp_(0, 1)
         optimizer.zero_grad()
-        loss, _ = stage.objective(image)
+        loss = best.evaluate(image)
         torch.autograd.backward(loss)
-        value = loss.item()
-        evaluations += 1
-        finite = monitor.is_finite(value, evaluations, image, stage)
-        _halt_if(None if finite else "not finite")
-        if value < best_loss:
-            best, best_loss = image.detach().clamp(0, 1), value
-        _halt_if(monitor.see(iterations(), evaluations, best_loss, best, stage))
+        monitor.iteration = optimizer.state[image].get("n_iter", 0)
+        best.show()
         return loss.detach()
-
-    def iterations() -> int:
-        done: int = optimizer.state[image].get("n_iter", 0)
-        return done
 
     try:
         optimizer.step(closure)
-        reason = "budget" if evaluations >= budget else "stalled"
+        reason = "budget" if monitor.evaluations >= budget else "stalled"
     except _Halt as halt:
         reason = str(halt)
+    monitor.iteration = optimizer.state[image].get("n_iter", 0)
     with torch.no_grad():
-        _, clamped_loss = stage.objective(best)
-    clamped = clamped_loss.item()
-    return monitor.finish(iterations(), evaluations, clamped, best, stage, reason)
-
-
-def _halt_if(reason: str | None) -> None:
-    if reason is not None:
-        raise _Halt(reason)
+        _, clamped_loss = monitor.stage.objective(best.image)
+    return monitor.finish(clamped_loss.item(), best.image, reason)

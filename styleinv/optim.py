@@ -100,13 +100,15 @@ class Minimum:
 
 @dataclass
 class Monitor:
-    """Keeps the trace, decides when a run is over, and writes checkpoints to the file it is given.
+    """Counts, keeps the trace, decides when a run is over, and writes checkpoints if it has a file.
 
     Stop reasons: ``theta`` (weight x exact loss fell below theta), ``budget`` (all iterations or
     evaluations used up), ``time`` (all seconds used up), ``stopped`` (the callback returned True),
     ``not finite`` (loss became NaN or infinite; the image is the last one with a finite loss),
     ``stalled`` (no step lowers the loss any more). A loss that can be negative, which only the MMD
     as printed can, passes theta by becoming so.
+
+    An optimiser sets `stage` and counts its `iteration`s and `evaluations` here.
     """
 
     theta: float | None
@@ -114,6 +116,9 @@ class Monitor:
     callback: Callable[[Iterate], object] | None = None
     seconds: float | None = None
     checkpoint: Checkpoint | None = None
+    stage: Stage = field(init=False)
+    iteration: int = 0
+    evaluations: int = 0
     trace: list[TracePoint] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     not_finite: str | None = None
@@ -121,7 +126,7 @@ class Monitor:
     def passed_theta(self, loss: float) -> bool:
         return self.theta is not None and self.weight * loss < self.theta
 
-    def is_finite(self, loss: float, evaluations: int, image: Tensor, stage: Stage) -> bool:
+    def is_finite(self, loss: float, image: Tensor) -> bool:
         """Whether the loss of `image` is a finite number; if it is not, note what was not.
 
         Raises:
@@ -129,8 +134,8 @@ class Monitor:
         """
         if math.isfinite(loss):
             return True
-        self.not_finite = stage.explain(image.detach())
-        if evaluations == 1:
+        self.not_finite = self.stage.explain(image.detach())
+        if self.evaluations == 1:
             raise InputError(
                 f"the loss of the noise image is {loss}, because {self.not_finite} is not finite; "
                 "the encoder's activations must be smaller"
@@ -144,26 +149,29 @@ class Monitor:
     def keep(self, optimiser: dict[str, Any]) -> None:
         """Write a checkpoint with the optimiser's state, if there is a file for it."""
         if self.checkpoint is not None:
-            trace = [astuple(point) for point in self.trace]
-            seconds = time.perf_counter() - self.started
-            self.checkpoint.write({"optimiser": optimiser, "trace": trace, "seconds": seconds})
+            state = {
+                "optimiser": optimiser,
+                "counts": (self.iteration, self.evaluations),
+                "trace": [astuple(point) for point in self.trace],
+                "seconds": time.perf_counter() - self.started,
+            }
+            self.checkpoint.write(state)
 
     def take_up(self) -> dict[str, Any] | None:
-        """Continue the checkpoint's trace; returns the optimiser's state in it, if there is one."""
+        """Go on from the checkpoint, if there is one; returns the optimiser's state in it."""
         state = None if self.checkpoint is None else self.checkpoint.read()
         if state is None:
             return None
+        self.iteration, self.evaluations = state["counts"]
         self.trace = [TracePoint(*point) for point in state["trace"]]
         self.started = time.perf_counter() - state["seconds"]
         optimiser: dict[str, Any] = state["optimiser"]
         return optimiser
 
-    def see(
-        self, iteration: int, evaluations: int, loss: float, image: Tensor, stage: Stage
-    ) -> str | None:
+    def see(self, loss: float, image: Tensor) -> str | None:
         """Note an iterate; returns the reason to stop, or None to go on."""
-        point = self._point(iteration, evaluations, loss, stage)
-        if self._is_due(iteration, stage):
+        point = self._point(loss)
+        if self._is_due(point):
             self.trace.append(point)
         if self.callback is not None:
             iterate = Iterate(**vars(point), image=image.detach()[0])
@@ -173,31 +181,35 @@ class Monitor:
             return "theta"
         return "time" if self.seconds is not None and point.seconds > self.seconds else None
 
-    def finish(
-        self, iteration: int, evaluations: int, loss: float, image: Tensor, stage: Stage, why: str
-    ) -> Minimum:
-        """Close the trace with the last iterate; `why` is the stop reason."""
-        last = self._point(iteration, evaluations, loss, stage)
-        if self.trace and self.trace[-1].iteration == iteration:
+    def finish(self, loss: float, image: Tensor, stop_reason: str) -> Minimum:
+        """Close the trace with the last iterate."""
+        last = self._point(loss)
+        if self.trace and self.trace[-1].iteration == self.iteration:
             self.trace.pop()
         self.trace.append(last)
-        final, seconds = image.detach()[0].clone(), last.seconds
         return Minimum(
-            final, loss, iteration, evaluations, seconds, why, self.trace, self.not_finite
+            image.detach()[0].clone(),
+            loss,
+            self.iteration,
+            self.evaluations,
+            last.seconds,
+            stop_reason,
+            self.trace,
+            self.not_finite,
         )
 
-    def _point(self, iteration: int, evaluations: int, loss: float, stage: Stage) -> TracePoint:
+    def _point(self, loss: float) -> TracePoint:
         seconds = time.perf_counter() - self.started
-        return TracePoint(iteration, evaluations, loss, seconds, stage.name)
+        return TracePoint(self.iteration, self.evaluations, loss, seconds, self.stage.name)
 
-    def _is_due(self, iteration: int, stage: Stage) -> bool:
+    def _is_due(self, point: TracePoint) -> bool:
         """Log-spaced: every iteration up to 20, then each 5% further on; a stage's first step."""
         if not self.trace:
             return True
         last = self.trace[-1]
-        if iteration <= last.iteration:
+        if point.iteration <= last.iteration:
             return False
-        return stage.name != last.stage or iteration >= math.ceil(1.05 * last.iteration)
+        return point.stage != last.stage or point.iteration >= math.ceil(1.05 * last.iteration)
 
 
 def minimise(
@@ -225,17 +237,17 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
     theta, else step along the gradient of weight x loss. After the budget's steps the loss decides
     whether a round of further steps follows; Adam's state carries on.
     """
+    monitor.stage = stage
     image = start.clone().requires_grad_()
     optimizer = torch.optim.Adam(
         [image], lr=protocol.learning_rate, betas=protocol.betas, fused=True
     )
-    # The last image whose loss is finite, and that loss.
-    iteration, seen, loss = 0, start.clamp(0, 1), math.inf
+    seen, loss = start.clamp(0, 1), math.inf  # the last image with a finite loss, and its loss
     saved = monitor.take_up()
     if saved is not None:
         image.detach().copy_(saved["image"])
         optimizer.load_state_dict(saved["optimizer"])
-        iteration, seen, loss = saved["iteration"], saved["seen"].to(image), saved["loss"]
+        seen, loss = saved["seen"].to(image), saved["loss"]
         for generator, drawn in zip(stage.generators, saved["draws"], strict=True):
             generator.set_state(drawn)
     reason = None
@@ -243,7 +255,6 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
         state = {
             "image": image.detach(),
             "optimizer": optimizer.state_dict(),
-            "iteration": iteration,
             "seen": seen,
             "loss": loss,
             "draws": [generator.get_state() for generator in stage.generators],
@@ -253,33 +264,34 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
         with torch.no_grad():
             image.clamp_(0, 1)
         value, _ = stage.objective(image)
-        if not monitor.is_finite(value.item(), iteration + 1, image, stage):
+        monitor.evaluations = monitor.iteration + 1
+        if not monitor.is_finite(value.item(), image):
             reason = "not finite"
             break
         seen, loss = image.detach().clone(), value.item()
-        reason = monitor.see(iteration, iteration + 1, loss, seen, stage)
-        if reason is None and _is_used_up(protocol, iteration - budget, monitor.weight * loss):
+        reason = monitor.see(loss, seen)
+        if reason is None and _is_used_up(protocol, monitor, budget, loss):
             reason = "budget"
         if reason is None:
             optimizer.zero_grad()
             torch.autograd.backward(monitor.weight * value)
             optimizer.step()
-            iteration += 1
+            monitor.iteration += 1
     if reason == "stopped":  # no step was made: the next run evaluates the same image again
         monitor.keep(state)
-    return monitor.finish(iteration, iteration + 1, loss, seen, stage, reason)
+    return monitor.finish(loss, seen, reason)
 
 
-def _is_used_up(protocol: Protocol, extra: int, weighted_loss: float) -> bool:
-    """Whether Adam's run is over, so many iterations after the end of its budget.
+def _is_used_up(protocol: Protocol, monitor: Monitor, budget: int, loss: float) -> bool:
+    """Whether Adam's budget and its rounds of extra iterations are over.
 
-    At the end of the budget and of each round of extra iterations, another round follows as long
-    as there is one and the loss is too high.
+    At the end of the budget and of each round, another round follows as long as there is one and
+    the loss is too high.
     """
-    if extra < 0 or extra % protocol.extra_iterations != 0:
+    rounds, rest = divmod(monitor.iteration - budget, protocol.extra_iterations)
+    if rounds < 0 or rest != 0:
         return False
-    rounds = extra // protocol.extra_iterations
-    return rounds >= protocol.extra_rounds or weighted_loss <= protocol.extra_above
+    return rounds >= protocol.extra_rounds or monitor.weight * loss <= protocol.extra_above
 
 
 # The Armijo condition asks for this part of the decrease that the gradient promises.
@@ -308,17 +320,16 @@ def l_bfgs(
     saved = monitor.take_up()
     if saved is not None:
         descent.restore(saved)
-    for number, stage in enumerate(stages[descent.stage :], start=descent.stage):
-        if number != descent.stage or saved is None:
-            left = budget - descent.evaluations
+    for number, stage in enumerate(stages[descent.number :], start=descent.number):
+        monitor.stage = stage
+        if number != descent.number or saved is None:
+            left = budget - monitor.evaluations
             share = left if stage.budget is None or stage is stages[-1] else stage.budget
-            descent.begin(number, stage, min(left, share))
-        reason = descent.run(stage)
-        if reason not in ("budget", "enough", "stalled") or descent.evaluations >= budget:
+            descent.begin(number, min(left, share))
+        reason = descent.run()
+        if reason not in ("budget", "enough", "stalled") or monitor.evaluations >= budget:
             break
-    return monitor.finish(
-        descent.iteration, descent.evaluations, *descent.exact_loss_and_image(), stage, reason
-    )
+    return monitor.finish(*descent.loss_and_image(), reason)
 
 
 @dataclass(frozen=True)
@@ -332,58 +343,56 @@ class _Point:
 
 
 class _ProjectedLBFGS:
-    """The state of `l_bfgs` from stage to stage; `last` is the evaluation that ends the stage."""
-
-    COUNTS = ("stage", "last", "iteration", "evaluations")
+    """The state of `l_bfgs` in stage `number`, which ends at the evaluation `last`."""
 
     def __init__(self, start: Tensor, memory: int, monitor: Monitor) -> None:
         self.shape, self.monitor = start.shape, monitor
-        self.stage = self.last = self.iteration = self.evaluations = 0
+        self.number = self.last = 0
         x = start.detach().clamp(0, 1).flatten()
         self.history = CurvatureHistory(memory, x)
         self.point = _Point(x, math.nan, math.nan, torch.zeros_like(x))
 
-    def exact_loss_and_image(self) -> tuple[float, Tensor]:
+    def loss_and_image(self) -> tuple[float, Tensor]:
+        """The exact loss of the present image, and the image."""
         return self.point.exact, self.point.x.view(self.shape)
 
     def state(self) -> dict[str, Any]:
         """All that the rest of the run depends on; tensors are not copied."""
-        counts = {name: getattr(self, name) for name in self.COUNTS}
-        return {**counts, "point": vars(self.point), "history": self.history.state()}
+        own = {"number": self.number, "last": self.last, "history": self.history.state()}
+        return {**own, "point": vars(self.point)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where another run's `state` was taken."""
-        for name in self.COUNTS:
-            setattr(self, name, state[name])
+        self.number, self.last = state["number"], state["last"]
         tensors = {name: state["point"][name].to(self.point.x) for name in ("x", "gradient")}
         self.point = _Point(**state["point"] | tensors)
         self.history.restore(state["history"])
 
-    def begin(self, number: int, stage: Stage, budget: int) -> None:
+    def begin(self, number: int, budget: int) -> None:
         """Start a stage at the present image, with nothing known of its curvature."""
-        self.stage, self.last = number, self.evaluations + budget
+        self.number, self.last = number, self.monitor.evaluations + budget
         self.history.clear()
-        self.point = self._evaluate(stage, self.point.x)
-        exact, image = self.exact_loss_and_image()
-        self.monitor.is_finite(exact, self.evaluations, image, stage)
+        self.point = self._evaluate(self.point.x)
+        self.monitor.is_finite(*self.loss_and_image())
 
-    def run(self, stage: Stage) -> str:
-        """Descend one stage; returns why it ended."""
-        reason = self._seen(stage)
+    def run(self) -> str:
+        """Descend the stage; returns why it ended."""
+        monitor, enough = self.monitor, self.monitor.stage.enough
+        reason = monitor.see(*self.loss_and_image())
         while reason is None:
-            if self.monitor.wants_state():
-                self.monitor.keep(self.state())
-            if self.evaluations >= self.last:
+            if monitor.wants_state():
+                monitor.keep(self.state())
+            if monitor.evaluations >= self.last:
                 reason = "budget"
-            elif stage.enough is not None and self.point.descended < stage.enough:
+            elif enough is not None and self.point.descended < enough:
                 reason = "enough"
             else:
-                reason = self._step(stage)
+                reason = self._step()
         if reason == "stopped":
-            self.monitor.keep(self.state())
+            monitor.keep(self.state())
         return reason
 
-    def _step(self, stage: Stage) -> str | None:
+    def _step(self) -> str | None:
         """One iteration; returns the reason to stop, or None to go on."""
         x, gradient = self.point.x, self.point.gradient
         # 0 where a whole step down the gradient's sign leads nowhere, 1 elsewhere; in floating
@@ -392,47 +401,47 @@ class _ProjectedLBFGS:
         free_gradient = gradient * free
         direction = self.history.direction(free_gradient).mul_(free)
         slope = torch.dot(free_gradient, direction).item()
-        # Without curvature, a first step of length 1: a few thousandths for each pixel.
-        step = 1.0 if len(self.history) or slope >= 0 else 1 / math.sqrt(-slope)
-        is_found, tried = self._search(stage, direction, step) if slope < 0 else (False, self.point)
+        is_found, tried = self._search(direction, slope) if slope < 0 else (False, self.point)
         if not is_found:
-            return self._give_up(stage, tried)
+            return self._give_up(tried)
         moved, change = tried.x - x, tried.gradient - gradient
         products = torch.stack((torch.dot(moved, change), torch.dot(change, change)))
         curvature, squared_change = products.tolist()
         if curvature > LEAST_CURVATURE * squared_change:
             self.history.add(moved, change, curvature, squared_change)
         self.point = tried
-        self.iteration += 1
-        return self._seen(stage)
+        self.monitor.iteration += 1
+        return self.monitor.see(*self.loss_and_image())
 
-    def _give_up(self, stage: Stage, tried: _Point) -> str | None:
+    def _give_up(self, tried: _Point) -> str | None:
         """No step found: forget the history, which may mislead; without one, that was all."""
-        if self.evaluations >= self.last:
+        if self.monitor.evaluations >= self.last:
             return "budget"
         if len(self.history) > 0:
             self.history.clear()
             return None
         if not math.isfinite(tried.descended + tried.exact):
-            self.monitor.not_finite = stage.explain(tried.x.view(self.shape))
+            self.monitor.not_finite = self.monitor.stage.explain(tried.x.view(self.shape))
         elif not tried.gradient.isfinite().all():
             self.monitor.not_finite = "the gradient"
         else:
             return "stalled"
         return "not finite"
 
-    def _search(self, stage: Stage, direction: Tensor, step: float) -> tuple[bool, _Point]:
+    def _search(self, direction: Tensor, slope: float) -> tuple[bool, _Point]:
         """The first point on the projected arc with sufficient decrease; or False, and the last."""
         point = self.point
+        # Without curvature, a first step of length 1: a few thousandths for each pixel.
+        step = 1.0 if len(self.history) else 1 / math.sqrt(-slope)
         for _ in range(MOST_BACKTRACKS):
-            trial = self._evaluate(stage, (point.x + step * direction).clamp_(0, 1))
+            trial = self._evaluate((point.x + step * direction).clamp_(0, 1))
             promised = torch.dot(point.gradient, trial.x - point.x).item()
             gained = trial.descended - point.descended
             # A step that rounds to nothing promises nothing, and is none.
             descends = promised < 0 and gained <= SUFFICIENT_DECREASE * promised
             if descends and math.isfinite(trial.exact):
                 return True, trial
-            if self.evaluations >= self.last:
+            if self.monitor.evaluations >= self.last:
                 break
             # The minimum of the parabola through both losses and the slope.
             excess = gained - promised
@@ -440,14 +449,10 @@ class _ProjectedLBFGS:
             step = min(max(shrunk, 0.1 * step), 0.5 * step)
         return False, trial
 
-    def _evaluate(self, stage: Stage, x: Tensor) -> _Point:
+    def _evaluate(self, x: Tensor) -> _Point:
         image = x.view(self.shape).requires_grad_()
-        descended, exact = stage.objective(image)
+        descended, exact = self.monitor.stage.objective(image)
         (gradient,) = torch.autograd.grad(descended, image)
-        self.evaluations += 1
+        self.monitor.evaluations += 1
         values = torch.stack((descended.detach(), exact.detach())).tolist()
         return _Point(x.detach(), values[0], values[1], gradient.flatten())
-
-    def _seen(self, stage: Stage) -> str | None:
-        loss, image = self.exact_loss_and_image()
-        return self.monitor.see(self.iteration, self.evaluations, loss, image, stage)
