@@ -260,7 +260,7 @@ def test_a_full_disk_leaves_the_run(size: int, suffix: str, tmp_path: Path) -> N
     assert ended(f"{arguments} --again", tmp_path, largest=1100) == 2
     last = (tmp_path / "log").read_text().splitlines()[-1]
     assert last.startswith("Error: ")
-    assert last.endswith(f"{suffix}' cannot be written: File too large")
+    assert last.endswith(f"{suffix}' cannot be written: File too large.")
     assert contents() == before
 
 
