@@ -5,9 +5,11 @@ alternative and, for reference runs, a link to its state in the viewer. Line plo
 """
 
 import base64
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -189,7 +191,9 @@ def this_build(styles: Sequence[str | Path], **asked: Any) -> Album:
     Args:
         asked: the arguments of `styleinv.runs.sweeps.sweep`.
     """
-    return Album(sweep(styles, folder=own_runs(OWN_RUNS), report=print, **asked))
+    # To the terminal alone: pages do not show what is said there.
+    report = partial(print, file=sys.stderr)
+    return Album(sweep(styles, folder=own_runs(OWN_RUNS), report=report, **asked))
 
 
 def panel(cells: Cells) -> Panel:
