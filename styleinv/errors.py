@@ -43,8 +43,7 @@ def shorten(value: Any) -> str:
 def nearest(value: Any, known: Iterable[str]) -> str:
     """The end of a sentence that suggests the name in `known` most like `value`, if one is."""
     names = {name.casefold(): name for name in known}
-    wanted = value[:LONGEST_SENTENCE].casefold() if isinstance(value, str) else ""
-    alike = get_close_matches(wanted, names, n=1)
+    alike = get_close_matches(shorten(value).strip("'").casefold(), names, n=1)
     return f"; the nearest is {names[alike[0]]!r}" if alike else ""
 
 
@@ -52,17 +51,14 @@ def whole_number(argument: str, value: Any, low: int, high: int) -> int:
     """Return `value` if it is an integer from `low` to `high`, else raise an `InputError`."""
     is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_integer or not low <= value <= high:
-        raise InputError(
-            f"{argument} is {shorten(value)}, but must be a whole number from {low:,} to {high:,}"
-        )
+        allowed = f"a whole number from {low:,} to {high:,}"
+        raise InputError(f"{argument} is {shorten(value)}, but must be {allowed}")
     return int(value)
 
 
 def one_of(argument: str, value: str, allowed: tuple[str, ...]) -> str:
     """Return `value` if it is in `allowed`, else raise an `InputError` that lists `allowed`."""
     if value not in allowed:
-        raise InputError(
-            f"{argument} is {shorten(value)}, but must be one of: {', '.join(allowed)}"
-            f"{nearest(value, allowed)}"
-        )
+        listed = ", ".join(allowed) + nearest(value, allowed)
+        raise InputError(f"{argument} is {shorten(value)}, but must be one of: {listed}")
     return value

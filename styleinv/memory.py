@@ -6,8 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from styleinv.errors import InputError
@@ -25,17 +24,17 @@ _BYTES_PER_PIXEL = {
     "central-moments": (5000, 5200),
 }
 
-# How cgroups of version 2 and 1 tell a container's memory: the folder, the names of its limit and
-# its usage, and what the kernel gives back of the usage when it is needed, its cache of files.
+# How cgroups of version 2 and 1 tell a container's memory: the folder, the files of its limit and
+# its usage, and what the kernel gives back of the usage when it is needed: its cache of files.
 _CGROUPS = (
-    (".", "max", "current", "inactive_file"),
-    ("memory", "limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
+    (".", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
-# Parameters of glibc's mallopt (malloc.h).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-# The largest threshold, and the largest that older releases of glibc accept.
-_LARGEST, _OLDER_LARGEST = 2**31 - 1, 32 * 2**20
+# Parameters of glibc's mallopt (malloc.h) and their values: no block of its own from the kernel
+# (M_MMAP_MAX), nothing given back (M_TRIM_THRESHOLD), and threads take their blocks where freed
+# ones are kept (M_ARENA_MAX).
+_KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-8, 1))
 
 
 def needed_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> float:
@@ -48,28 +47,28 @@ def needed_memory(height: int, width: int, layer: str, loss: str, itemsize: int 
     return height * width * per_pixel * itemsize / 4
 
 
-def available_memory(
-    meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
-) -> float:
-    """How many bytes this process could still take; infinite where that is not known.
+def available_memory(root: Path = Path("/")) -> float:
+    """How many bytes this process could still take.
 
     On Linux, this is what the kernel calls available, or what a container's limit leaves (Binder
-    has 2 GB). Elsewhere, as on macOS, it is all the memory of the machine, used or not.
+    has 2 GB). On macOS it is all the memory of the machine, used or not. The kernel's files are
+    read below `root`.
     """
-    known = [1024 * _number(meminfo, r"MemAvailable:\s*(\d+) kB", math.inf)]
-    with suppress(AttributeError, ValueError, OSError):  # which not every system knows
-        known.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
-    for folder, limit, usage, cached in _CGROUPS:
-        allowed = _number(cgroup / folder / f"memory.{limit}", r"(\d+)", math.inf)
-        used = _number(cgroup / folder / f"memory.{usage}", r"(\d+)", 0)
-        given_back = _number(cgroup / folder / "memory.stat", rf"^{cached} (\d+)$", 0)
-        known.append(allowed - used + given_back)
+    known = [
+        float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")),
+        1024 * _number(root / "proc" / "meminfo", "MemAvailable:", math.inf),
+    ]
+    for folder, limit, usage, cache in _CGROUPS:
+        group = root / "sys" / "fs" / "cgroup" / folder
+        used = _number(group / usage, "", 0) - _number(group / "memory.stat", cache, 0)
+        known.append(_number(group / limit, "", math.inf) - used)
     return min(known)
 
 
-def _number(file: Path, pattern: str, otherwise: float) -> float:
-    """The number that `pattern` finds in `file`; `otherwise` where there is none."""
-    found = re.search(pattern, file.read_text(), re.MULTILINE) if file.is_file() else None
+def _number(file: Path, name: str, otherwise: float) -> float:
+    """The number behind `name` at the start of a line of `file`; `otherwise` if there is none."""
+    text = file.read_text() if file.is_file() else ""
+    found = re.search(rf"^{name}\s*(\d+)", text, re.MULTILINE)
     return float(found[1]) if found else otherwise
 
 
@@ -86,10 +85,9 @@ def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int =
         return f"The run needs about {amount(needed)} of the {amount(available)} of memory"
     shorter = min(height, width)
     fits = int(shorter * math.sqrt(max(available, 0) / needed)) // 16 * 16
-    largest = f"the largest size that fits is {fits}" if fits else "no size fits"
     raise InputError(
         f"size {shorter} with {loss} at {layer} needs about {amount(needed)} of memory, but "
-        f"{amount(available)} are free; {largest}"
+        f"{amount(available)} are free; the largest size that fits is {fits or 'none'}"
     )
 
 
@@ -106,22 +104,9 @@ def reuse_freed_memory() -> Iterator[None]:
     them, tens of megabytes, goes back to the kernel, which clears every page anew: at 256 x 256
     that costs more than the arithmetic of a loss. Another C library is left as it is.
     """
-    glibc = _glibc()
-    try:
+    with ExitStack() as at_the_end:
+        if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+            for parameter, value in _KEEP_FREED:
+                library.mallopt(parameter, value)
+            at_the_end.callback(library.malloc_trim, 0)
         yield
-    finally:
-        if glibc is not None:
-            glibc.malloc_trim(0)
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    """The C library, if it is glibc; the first call has it keep what is freed from then on."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if library is None or not hasattr(library, "malloc_trim"):  # as musl
-        return None
-    if any(library.mallopt(_M_MMAP_THRESHOLD, most) for most in (_LARGEST, _OLDER_LARGEST)):
-        library.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
-        # Threads, too, take their blocks where freed ones are kept.
-        library.mallopt(_M_ARENA_MAX, 1)
-    return library

@@ -36,21 +36,21 @@ def test_the_estimate_is_near_what_is_measured() -> None:
 def test_available_memory(tmp_path: Path) -> None:
     """The kernel's word, or the limit of a container, without the cache that it gives back."""
 
-    def available_with(file: str, content: str) -> float:
-        (tmp_path / file).parent.mkdir(exist_ok=True)
+    assert memory.available_memory(tmp_path) > 1e8  # where the kernel says nothing
+    group = "sys/fs/cgroup/memory"
+    for file, content, expected in [
+        ("proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:    2000 kB\n", 2_048_000),
+        (f"{group}.current", "500\n", 2_048_000),
+        (f"{group}.max", "max\n", 2_048_000),
+        (f"{group}.max", "1500\n", 1000),
+        (f"{group}.stat", "anon 7\ninactive_file 300\nactive_file 9\n", 1300),
+        (f"{group}/memory.limit_in_bytes", "1200\n", 1200),
+        (f"{group}/memory.usage_in_bytes", "1000\n", 200),
+        (f"{group}/memory.stat", "cache 9\ntotal_inactive_file 50\n", 250),
+    ]:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(content)
-        return memory.available_memory(tmp_path / "meminfo", tmp_path)
-
-    kernels = "MemTotal:  9000 kB\nMemAvailable:    2000 kB\n"
-    assert available_with("meminfo", kernels) == 2_048_000
-    assert available_with("memory.current", "500\n") == 2_048_000
-    assert available_with("memory.max", "max\n") == 2_048_000
-    assert available_with("memory.max", "1500\n") == 1000
-    assert available_with("memory.stat", "anon 7\ninactive_file 300\nactive_file 9\n") == 1300
-    assert available_with("memory/memory.limit_in_bytes", "1200\n") == 1200
-    assert available_with("memory/memory.usage_in_bytes", "1000\n") == 200
-    assert available_with("memory/memory.stat", "cache 9\ntotal_inactive_file 50\n") == 250
-    assert memory.available_memory(tmp_path / "absent", tmp_path / "absent") > 1e8
+        assert memory.available_memory(tmp_path) == expected
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def one_gigabyte(monkeypatch: pytest.MonkeyPatch) -> None:
         (528, 528, "size 528 with gram at relu_1_1 .* that fits is 512", (512, 512)),
         # A long picture counts with all its pixels.
         (100, 10_000, r"size 100 .* the largest size that fits is 48", (48, 4800)),
-        (16, 100_000, r"but 1.0 GB are free; no size fits", (8, 8)),
+        (16, 100_000, r"but 1.0 GB are free; the largest size that fits is none", (8, 8)),
     ],
 )
 def test_the_largest_size_that_fits_is_named_and_fits(
