@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from styleinv.errors import InputError, nearest, one_line, one_of, whole_number
@@ -35,7 +35,6 @@ PIXELS_VARIABLE, MOST_PIXELS, MOST_PIXELS_ALLOWED = "STYLEINV_MAX_PIXELS", 10**8
 
 # Warnings are filtered for the whole process, so one thread at a time may change the filters.
 _filters = threading.Lock()
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 
 
 def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor:
@@ -142,7 +141,11 @@ def _most_pixels() -> int:
 
 def _open(name: str) -> tuple[Image.Image, list[str]]:
     """Read the picture in a file as 8-bit RGB, with notes on what was done to it."""
-    _check_file(name)
+    if not os.path.isfile(name):  # reading from a pipe, for one, might never end
+        raise InputError(
+            f"image {name!r} is not an existing file (a folder, a pipe or a URL cannot be read), "
+            f"nor one of: {', '.join(STYLE_NAMES)}{nearest(name, STYLE_NAMES)}"
+        )
     # Pillow keeps its limit in a global variable, and above it warns; here, that is an error.
     Image.MAX_IMAGE_PIXELS = most = _most_pixels()
     Image.init()  # or Pillow does not know which formats it has
@@ -152,45 +155,20 @@ def _open(name: str) -> tuple[Image.Image, list[str]]:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(name, formats=formats) as picture:
-                return _decode(picture, name)
-    except InputError:  # says what is wrong already
-        raise
-    except UnidentifiedImageError as error:
-        raise InputError(
-            f"image {name!r} is in no format that can be read ({', '.join(formats)}), or damaged"
-        ) from error
+                return _decode(picture)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
             f"image {name!r} has more than {most:,} pixels, which takes much memory; the "
             f"environment variable {PIXELS_VARIABLE} can be set to allow more"
         ) from error
     except Exception as error:  # a damaged file can raise anything
-        if isinstance(error, OSError) and error.strerror is not None:
-            raise InputError(f"image {name!r} cannot be read: {error.strerror}") from error
         raise InputError(
-            f"image {name!r} is damaged or cannot be decoded: {str(error) or type(error).__name__}"
+            f"image {name!r} must be one of {', '.join(formats)}, but cannot be read: "
+            f"{str(error) or type(error).__name__}"
         ) from error
 
 
-def _check_file(name: str) -> None:
-    """Refuse what is not a file with content; reading from a pipe, for one, might never end."""
-    if not os.path.isfile(name):
-        if os.path.exists(name):
-            raise InputError(f"image {name!r} is a folder, a pipe or a device, but must be a file")
-        if _URL.match(name):
-            raise InputError(
-                f"image {name!r} is a URL, and nothing is downloaded: save the picture and name "
-                "the file"
-            )
-        raise InputError(
-            f"image {name!r} is not an existing file (or one of: {', '.join(STYLE_NAMES)})"
-            f"{nearest(name, STYLE_NAMES)}"
-        )
-    if os.path.getsize(name) == 0:
-        raise InputError(f"image {name!r} is empty, but must be a picture")
-
-
-def _decode(picture: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
+def _decode(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     notes = []
     if getattr(picture, "is_animated", False):
         notes.append("only the first of its frames or pages is used")
@@ -201,13 +179,13 @@ def _decode(picture: Image.Image, name: str) -> tuple[Image.Image, list[str]]:
         notes.append("its EXIF data is damaged, so it may need to be turned")
     if picture.has_transparency_data:
         notes.append("its transparent parts are composited on white")
-    return _to_rgb(picture, name), notes
+    return _to_rgb(picture), notes
 
 
-def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+def _to_rgb(picture: Image.Image) -> Image.Image:
     """Convert a grey, palette, CMYK, 16-bit or transparent picture to 8-bit RGB."""
     if picture.mode.startswith(("I", "F")):  # Pillow's own conversion would clip these at 255
-        picture = _to_8_bits(picture, name)
+        picture = _to_8_bits(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -215,10 +193,10 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _to_8_bits(picture: Image.Image, name: str) -> Image.Image:
+def _to_8_bits(picture: Image.Image) -> Image.Image:
     deep = np.asarray(picture)
     if picture.mode == "F" or deep.min() < 0 or deep.max() > 65535:
-        raise InputError(f"image {name!r} must have 8 or 16 bits per channel")
+        raise ValueError("it has neither 8 nor 16 bits per channel")
     grey = Image.fromarray((deep / np.float32(257)).round().astype(np.uint8))
     if "transparency" in picture.info:  # one of the 16-bit levels
         opaque = deep != picture.info["transparency"]

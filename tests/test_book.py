@@ -233,7 +233,7 @@ DEFAULTS = {"styles": ["bundled:dots"], "seeds": [0], "size": 64, "iterations": 
         ({"styles": "a.jpg,,b.jpg"}, "parameter 'styles' is '', but must be a text"),
         ({"size": "big"}, "parameter 'size' is 'big', but must be a whole number"),
         ({"size": True}, "parameter 'size' is True, but must be a whole number"),
-        ({"styles": __file__}, r"test_book.py' is in no format that can be read"),
+        ({"styles": __file__}, r"test_book.py' must be one of PNG, .* but cannot be read"),
         ({"styles": "absent.jpg"}, "image 'absent.jpg' is not an existing file"),
         ({"encoder": "absent.pth"}, "'absent.pth'"),
     ],

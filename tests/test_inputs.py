@@ -25,13 +25,13 @@ from tests.test_encoder import torchvision_state
 # million x, PORT for a port that is taken.
 COMMANDS = {
     # --- images
-    "invert absent.png": "image 'absent.png' is not an existing file (or one of: bundled:strokes",
+    "invert absent.png": "nor one of: bundled:strokes",
     "invert MANY": "image 'xxxxx",
     "invert '\x1b[31mred.png'": r"image '\x1b[31mred.png' is not an existing file",
     "invert 'nul\0.png'": r"image 'nul\x00.png' is not an existing file",
-    "invert pipe": "image 'pipe' is a folder, a pipe or a device",
-    "invert https://example.org/a.png": "is a URL, and nothing is downloaded: save the picture",
-    "invert truncated.png": "image 'truncated.png' is damaged or cannot be decoded",
+    "invert pipe": "image 'pipe' is not an existing file (a folder, a pipe or",
+    "invert https://example.org/a.png": "is not an existing file",
+    "invert truncated.png": "but cannot be read: image file is truncated",
     "STYLEINV_MAX_PIXELS=many invert good.png": "STYLEINV_MAX_PIXELS is 'many', but must be",
     "invert bundled:stroks": "; the nearest is 'strokes'",
     # --- options
