@@ -3,8 +3,6 @@
 import http.client
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,7 +12,7 @@ import pytest
 
 from styleinv import InputError
 from styleinv.live import server
-from tests.conftest import LivePage, explored, wait_for
+from tests.conftest import PATIENCE, LivePage, explored, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,29 +29,15 @@ def answer(address: str, path: str, method: str = "GET", **headers: str) -> int:
 
 
 def kernels(live: LivePage) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(live.process.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it ended just now
-            if any("ipykernel" in word for word in child.cmdline()):
-                found.append(child)
-    return found
+    return psutil.Process(live.process.pid).children()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/voila/files/live.ipynb",
-        "/voila/files/../live.ipynb",
-        "/files/live.ipynb",
-        "//etc/passwd",
-        "/voila/static/../../../../../../../../etc/passwd",
-        "/voila/labextensions//etc/passwd",
-        "/voila/api/contents",
-        "/api/kernels",
-    ],
-)
-def test_no_other_file_is_served_and_nothing_started(live: LivePage, path: str) -> None:
-    assert answer(live.address, path) in (302, 403, 404)
+def test_no_other_file_is_served_and_nothing_started(live: LivePage) -> None:
+    outside = "../../../../../../../../etc/passwd"
+    files = ("files/live.ipynb", "files/../live.ipynb", f"static/{outside}")
+    for path in (*files, "labextensions//etc/passwd", "api/contents"):
+        assert answer(live.address, f"/voila/{path}") in (302, 403, 404)
+    assert answer(live.address, "/api/kernels") in (302, 403, 404)
     assert kernels(live) == []
 
 
@@ -61,7 +45,6 @@ def test_only_this_machine_reaches_it(live: LivePage) -> None:
     connections = psutil.Process(live.process.pid).net_connections("inet")
     listening = [c.laddr for c in connections if c.status == psutil.CONN_LISTEN]
     assert {place.ip for place in listening} == {"127.0.0.1"}
-    assert live.address in {f"http://127.0.0.1:{place.port}/" for place in listening}
 
 
 def test_a_page_that_pretends_to_be_this_one_is_turned_away(live: LivePage) -> None:
@@ -77,25 +60,9 @@ def test_a_page_that_pretends_to_be_this_one_is_turned_away(live: LivePage) -> N
 
 def test_a_port_that_cannot_be_used(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"port is {port}, but cannot be used: Address alread"):
-            server.serve(tmp_path, tmp_path, port, print)
-    with pytest.raises(InputError, match="port is 70000"):
-        server.serve(tmp_path, tmp_path, 70000, print)
-
-
-@pytest.fixture
-def windows(browser: "Browser", live: LivePage) -> Iterator[list["Page"]]:
-    """Two windows with a run each, which only the reader ends."""
-    with browser.new_context() as context:
-        opened = [context.new_page() for _ in range(2)]
-        for page, style in zip(opened, ("dots", "mosaic"), strict=True):
-            page.goto(live.address)
-            page.get_by_role("radio", name=style).check(force=True)
-            page.get_by_label("Optimiser").select_option("chapter")
-            page.get_by_role("button", name="Start").click()
-            page.get_by_alt_text(f"Inversion of {style}: relu_2_1, Gram, running").wait_for()
-        yield opened
+        for port in (taken.getsockname()[1], 70_000):
+            with pytest.raises(InputError, match=f"port is {port}, but "):
+                server.serve(tmp_path, tmp_path, port, print)
 
 
 def iterations(page: "Page") -> int:
@@ -103,22 +70,32 @@ def iterations(page: "Page") -> int:
     return int(row.locator("td").inner_text().replace(",", ""))
 
 
+def wait_for_progress(page: "Page") -> None:
+    before = iterations(page)
+    wait_for(lambda: iterations(page) > before)
+
+
 @pytest.mark.browser
 def test_windows_do_not_mix_and_closing_one_ends_its_kernel(
-    live: LivePage, windows: list["Page"]
+    browser: "Browser", live: LivePage
 ) -> None:
-    first, second = windows
-    assert len(kernels(live)) == 2
-    first.get_by_role("button", name="Pause").click()
-    first.get_by_role("button", name="Resume").wait_for()
-    before = iterations(second)
-    wait_for(lambda: iterations(second) > before)
-    first.close(run_before_unload=True)
-    wait_for(lambda: len(kernels(live)) == 1)
-    before = iterations(second)
-    wait_for(lambda: iterations(second) > before)
-    second.close(run_before_unload=True)
-    wait_for(lambda: kernels(live) == [])
+    with browser.new_context() as context:
+        first, second = context.new_page(), context.new_page()
+        for page, style in ((first, "dots"), (second, "mosaic")):
+            page.goto(live.address)
+            page.get_by_role("radio", name=style).check(force=True)
+            page.get_by_label("Optimiser").select_option("chapter")
+            page.get_by_role("button", name="Start").click()
+            page.get_by_alt_text(f"Inversion of {style}: relu_2_1, Gram, running").wait_for()
+        assert len(kernels(live)) == 2
+        first.get_by_role("button", name="Pause").click()
+        first.get_by_role("button", name="Resume").wait_for()
+        wait_for_progress(second)
+        first.close(run_before_unload=True)
+        wait_for(lambda: len(kernels(live)) == 1)
+        wait_for_progress(second)
+        second.close(run_before_unload=True)
+        wait_for(lambda: kernels(live) == [])
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -128,7 +105,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         folder = Path(kernel.environ()["TMPDIR"])
         assert folder.exists()
         page.process.send_signal(signal.SIGINT)
-        assert page.process.wait(20) == 0
+        assert page.process.wait(PATIENCE) == 0
         assert page.process.stderr is not None
         assert page.process.stderr.read() == ""
     wait_for(lambda: not kernel.is_running())
