@@ -196,7 +196,7 @@ def explored(folder: Path, *options: str) -> Iterator[LivePage]:
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(20)
+                process.wait(PATIENCE)
             finally:
                 process.kill()  # or a test that failed would wait for ever
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,10 +13,9 @@ import pytest
 import torch
 
 import styleinv
-from styleinv import InputError
 from styleinv.encoder import Encoder
 from styleinv.inversion import plan
-from styleinv.live import session, widget
+from styleinv.live import widget
 from styleinv.live.choices import CHOICE, OPTIONS, runs_of
 from styleinv.live.session import Attempt, Session
 from styleinv.live.view import References, View
@@ -49,7 +49,6 @@ def running() -> Iterator[Session]:
 
 
 def test_pauses_change_no_bit_and_are_not_counted(running: Session, wish: dict[str, Any]) -> None:
-    began, paused = time.perf_counter(), 0.0
     running.tell("pause")  # has no effect on the runs of a later start
     running.start([wish])
     (attempt,) = running.attempts
@@ -59,60 +58,47 @@ def test_pauses_change_no_bit_and_are_not_counted(running: Session, wish: dict[s
         wait_for(lambda: attempt.phase == "paused")
         before = attempt.iteration
         time.sleep(0.4)
-        paused += 0.4
         assert attempt.iteration == before
         assert attempt.pixels is not None
         running.tell("resume")
     running.join()
-    wall = time.perf_counter() - began
     expected = styleinv.invert(**wish)
     assert attempt.result is not None
     assert torch.equal(attempt.result.image, expected.image)
     assert attempt.result.stop_reason == expected.stop_reason
     assert attempt.points[-1] == (expected.evaluations, expected.loss)
-    assert attempt.result.seconds <= wall - paused
     seconds = [point.seconds for point in attempt.result.trace]
-    assert seconds == sorted(seconds)
-    assert max(b - a for a, b in itertools.pairwise(seconds)) < 0.35
     assert seconds[-1] == pytest.approx(attempt.result.seconds, abs=0.01)
+    assert all(0 <= after - before < 0.35 for before, after in itertools.pairwise(seconds))
 
 
-@pytest.mark.parametrize("is_paused", [False, True])
-def test_stops_within_one_iteration(
-    running: Session, endless: dict[str, Any], is_paused: bool
-) -> None:
+def test_stops_within_one_iteration(running: Session, endless: dict[str, Any]) -> None:
     running.start([endless])
     (attempt,) = running.attempts
     wait_for(lambda: attempt.iteration > 3)
-    if is_paused:
-        running.tell("pause")
-        wait_for(lambda: attempt.phase == "paused")
     with running.lock:
         at = attempt.iteration
         running.tell("stop")
     running.join(5)
     assert attempt.result is not None
     assert attempt.result.stop_reason == "stopped"
-    assert at <= attempt.result.iterations <= at + (not is_paused)
+    assert at <= attempt.result.iterations <= at + 1
 
 
 def test_runs_go_one_after_another(running: Session, endless: dict[str, Any]) -> None:
-    running.start([{**endless, "layer": layer} for layer in styleinv.LAYERS])
-    for number in range(3):
-        attempt = running.attempts[number]
-        wait_for(lambda attempt=attempt: attempt.iteration > 1)
-        phases = [one.phase for one in running.attempts]
-        assert phases == ["ended"] * number + ["running"] + ["waiting"] * (3 - number)
-        running.tell("skip" if number < 2 else "stop")
+    running.start([{**endless, "layer": layer} for layer in styleinv.LAYERS[:3]])
+    for number, order in enumerate(("skip", "stop")):
+        wait_for(lambda attempt=running.attempts[number]: attempt.iteration > 1)
+        phases = [attempt.phase for attempt in running.attempts]
+        assert phases == ["ended"] * number + ["running"] + ["waiting"] * (2 - number)
+        running.tell(order)
     running.join(5)
-    results = [attempt.result for attempt in running.attempts]
-    assert [result and result.task.layer for result in results] == [*styleinv.LAYERS[:3], None]
-    assert running.attempts[3].phase == "waiting"
+    assert [attempt.phase for attempt in running.attempts] == ["ended", "ended", "waiting"]
 
 
 def test_one_start_at_a_time(running: Session, endless: dict[str, Any]) -> None:
     running.start([endless])
-    with pytest.raises(InputError, match="still going on"):
+    with pytest.raises(styleinv.InputError, match="still going on"):
         running.start([endless])
     running.clear()
     assert running.attempts == []
@@ -120,41 +106,28 @@ def test_one_start_at_a_time(running: Session, endless: dict[str, Any]) -> None:
     running.start([endless])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"style": "absent.png"}, "image 'absent.png' is not an existing file"),
+        ({"size": 4096, "loss": "mmd-vector"}, "size 4096 .* needs about .* GB of memory"),
+        ({"unknown": 1}, "the run failed: TypeError: .* unexpected keyword argument 'unknown'"),
+    ],
+)
 def test_a_run_that_fails_says_why_and_the_session_goes_on(
-    running: Session, wish: dict[str, Any]
+    running: Session, wish: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    running.start([{**wish, "style": "absent.png"}, wish])
+    running.start([{**wish, **change}, wish])
     running.join()
     failed, left_out = running.attempts
-    assert failed.phase == "failed"
-    assert failed.message.startswith("image 'absent.png' is not an existing file")
-    assert left_out.phase == "waiting"
+    assert (failed.phase, left_out.phase) == ("failed", "waiting")
+    assert re.match(message, failed.message)
+    with pytest.raises(styleinv.InputError, match="no picture to save"):
+        running.save(tmp_path)
     running.start([{**wish, "iterations": 2}])
     running.join()
-    assert running.attempts[0].phase == "ended"
-
-
-def test_an_unexpected_error_is_told_in_a_line(
-    running: Session, wish: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(**_: Any) -> None:
-        raise RuntimeError("not enough memory:\nyou tried")
-
-    monkeypatch.setattr(session, "plan", fail)
-    running.start([wish])
-    running.join()
-    expected = "the run failed: RuntimeError: not enough memory: you tried"
-    assert running.attempts[0].message == expected
-
-
-def test_what_cannot_be_saved(running: Session, wish: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no picture to save"):
-        running.save(tmp_path)
-    running.start([{**wish, "iterations": 3}])
-    running.join()
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"):
-        running.save(tmp_path / "file")
+    (saved,) = running.save(tmp_path)
+    assert store.read(saved).record.result.evaluations == 2
 
 
 def test_uploads(running: Session, painting: Path) -> None:
@@ -163,7 +136,7 @@ def test_uploads(running: Session, painting: Path) -> None:
     assert path.parent.parent.parent == Path(tempfile.gettempdir())
     assert note.startswith(f"{painting.name}: ")
     assert "transparent" in note
-    with pytest.raises(InputError, match=r"^image 'cut\.png' is damaged"):
+    with pytest.raises(styleinv.InputError, match=r"^image 'cut\.png' is damaged"):
         running.take_upload("C:\\x\\cut.png", painting.read_bytes()[:100])
 
 
@@ -205,21 +178,6 @@ def test_which_runs_a_choice_means() -> None:
     assert run["encoder"] == "my.pth"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"size": None}, "size is None, but must be a whole number from 16"),
-        ({"seed": -1}, "seed is -1"),
-        ({"loss": "mmd", "alpha": None}, "alpha, the kernel width, must be a number"),
-        ({"encoder": "file"}, "the field has no file's name"),
-        ({"show": "all"}, "show is 'all'"),
-    ],
-)
-def test_choices_that_cannot_be_run(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        runs_of({**CHOICE, **change})
-
-
 @pytest.mark.parametrize("name", ["layer", "loss", "protocol"])
 def test_every_option_can_be_run(name: str) -> None:
     for value, _ in OPTIONS[name]:
@@ -234,17 +192,9 @@ def test_the_reference_is_that_of_the_same_cell(wish: dict[str, Any], tmp_path: 
     found = references.curve(plan(**same))
     assert [evaluation for evaluation, _ in found["points"]] == [1, 2, 3, 4, 5]
     assert found["text"].startswith("Dashed: the reference run of the same cell")
-    for name, value in {
-        "size": 32,
-        "seed": 1,
-        "layer": "relu_1_2",
-        "loss": "moment-1",
-        "encoder": "random",
-        "iterations": 6,
-        "style": "bundled:dots",
-    }.items():
-        other = references.curve(plan(**{**same, name: value}))
-        assert other["text"].startswith("No reference run here has the same"), name
+    for change in ({"size": 32}, {"encoder": "random"}, {"style": "bundled:dots"}):
+        other = references.curve(plan(**{**same, **change}))
+        assert other["text"].startswith("No reference run here has the same")
         assert "points" not in other
     (record,) = tmp_path.glob("some/*.json")
     record.write_text("[]")
@@ -261,7 +211,6 @@ def test_the_view_of_several_runs(running: Session, wish: dict[str, Any]) -> Non
     assert [run["short"] for run in state["runs"]] == ["Gram", "N = 1"]
     assert [run["colour"] for run in state["runs"]] == ["var(--ink)", "#56b4e9"]
     assert [run["theta"] for run in state["runs"]] == [1e-5, 1e-5]
-    assert [len(run["numbers"]) for run in state["runs"]] == [9, 9]
     assert pictures == [attempt.pixels for attempt in running.attempts]
     assert style is running.attempts[0].style
     json.dumps(state, allow_nan=False)
@@ -288,6 +237,23 @@ def tell(page: LivePage, wish: str, **content: Any) -> None:
     page._handle_custom_msg({"do": wish, **content}, [])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"style": __file__}, "Style is '"),
+        ({"size": None}, "Size is None, but must be a whole number from 16"),
+        ({"loss": "mmd", "alpha": None}, "Alpha, the kernel width, must be a number"),
+        ({"encoder": "file"}, "Encoder is a weights file, but the field has no file's name"),
+        ({"show": "all"}, "Show is 'all'"),
+    ],
+)
+def test_choices_that_cannot_be_run(page: LivePage, change: dict[str, Any], message: str) -> None:
+    tell(page, "start", choice={**page.choice, **change})
+    assert not page.session.is_alive()
+    assert page.state["bad"]
+    assert page.state["message"].startswith(message)
+
+
 @pytest.mark.parametrize("is_paused", [False, True])
 def test_a_run_that_nobody_answers_ends(
     page: LivePage, monkeypatch: pytest.MonkeyPatch, is_paused: bool
@@ -303,13 +269,6 @@ def test_a_run_that_nobody_answers_ends(
         tell(page, "pause")
     wait_for(lambda: page.state["phase"] == "ended")
     assert page.state["runs"][0]["status"] == "ended: stopped"
-
-
-def test_only_offered_styles_are_run(page: LivePage, painting: Path) -> None:
-    tell(page, "start", choice={**page.choice, "style": str(painting)})
-    assert not page.session.is_alive()
-    assert page.state["bad"]
-    assert page.state["message"].startswith("Style is '")
 
 
 def test_files_that_are_too_large(page: LivePage) -> None:

@@ -14,7 +14,7 @@ from styleinv.encoder import Encoder
 from styleinv.inversion import RESULTS_VERSION, Task, plan
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.runs import store
-from styleinv.runs.record import Record, asked_of, sealed
+from styleinv.runs.record import Record, asked_of, duration, sealed
 from styleinv.runs.store import Run
 
 
@@ -180,3 +180,10 @@ def test_half_of_a_trace_keeps_its_ends(runs: list[Run]) -> None:
     shorter = store.without_picture(runs[0]).record.trace
     assert (shorter[0], shorter[-1]) == (trace[0], trace[-1])
     assert set(shorter) < set(trace)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.46, "0.5 s"), (59.6, "1:00 min"), (36_061, "10:01 h")]
+)
+def test_durations_are_short_texts(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
