@@ -17,19 +17,17 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from styleinv.errors import InputError, one_of, whole_number
-from styleinv.files import write_atomically
 from styleinv.fused import FrozenConvolution, Padding
 from styleinv.styles import LARGEST_SEED
 
@@ -39,9 +37,8 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights" / "bundled.safetensors"
 
-# The first eight hex digits of the file's SHA-256 are part of its published name.
+# PyTorch compares what it downloads with the digits in the name: the file's SHA-256 begins so.
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-VGG19_HASH_PREFIX = "dcbb9e9d"
 
 # ImageNet's channel means and standard deviations, which torchvision's VGG-19 was trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -183,8 +180,7 @@ def load_encoder(
         source: ``"bundled"``, ``"vgg19"``, ``"random"``, or the path of a ``.safetensors`` file or
             a ``.pth``/``.pt`` state dict. A file's weights may be of any type of `FLOATS` and are
             rounded to float32. ``"vgg19"`` takes the file of 548 MB that torchvision or an earlier
-            call has downloaded to PyTorch's hub folder, or else downloads it there. The 1 MB that
-            is needed of it is kept beside it, for later calls.
+            call has downloaded to PyTorch's hub folder, or else downloads it there.
         device: where the features are computed; never changed silently.
         dtype: type of weights and features, one of `FLOATS`.
         seed: seed of ``"random"``, 0 to 2**63 - 1; the other sources ignore it.
@@ -223,69 +219,37 @@ def _usable_device(device: str | torch.device) -> torch.device:
 def _random(seed: int) -> Encoder:
     """He et al. (2015): weights ~ N(0, 2 / fan_in), biases zero; ReLUs keep the variance."""
     generator = torch.Generator().manual_seed(whole_number("seed", seed, 0, LARGEST_SEED))
-    state = {}
-    for key, shape in zip(TORCHVISION.conv_keys, _CONV_SHAPES, strict=True):
-        scale = math.sqrt(2 / math.prod(shape[1:]))
-        state[f"{key}.weight"] = scale * torch.randn(shape, generator=generator)
-        state[f"{key}.bias"] = torch.zeros(shape[0])
+    state = {
+        name: math.sqrt(2 / math.prod(shape[1:])) * torch.randn(shape, generator=generator)
+        if name.endswith("weight")
+        else torch.zeros(shape)
+        for name, shape in TORCHVISION.shapes.items()
+    }
     return Encoder(f"random (seed {seed})", TORCHVISION, state)
 
 
 def _vgg19() -> Encoder:
-    """torchvision's VGG-19, from the file of all its layers or from what was cut from it before."""
-    whole = Path(torch.hub.get_dir(), "checkpoints", VGG19_URL.rpartition("/")[2])
-    cut = whole.with_name(f"{whole.stem}-relu_2_2.safetensors")
+    """torchvision's VGG-19, from PyTorch's hub folder, to which it is downloaded if missing."""
     try:
-        if cut.is_file():
-            return _from_file(cut, "vgg19")
-        if not whole.is_file():
-            _download_vgg19(whole)
-        layout, tensors = _read_weights(whole)
-        with suppress(InputError):  # the folder may belong to somebody else, who filled it
-            write_atomically(cut, lambda part: part.write_bytes(save(tensors)))
-        return Encoder("vgg19", layout, tensors)
-    except InputError as error:
-        raise InputError(
-            f"encoder 'vgg19': {error}; 'bundled', 'random' and the path of a weights file need "
-            "no download"
-        ) from error
-
-
-def _download_vgg19(target: Path) -> None:
-    """Download the file to `target`, which appears whole and with the right hash, or not at all."""
-    print(f"Downloading {VGG19_URL} (548 MB, once)", file=sys.stderr)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Not `load_state_dict_from_url`, which prints to the standard output.
-        torch.hub.download_url_to_file(
-            VGG19_URL, str(target), VGG19_HASH_PREFIX, progress=sys.stderr.isatty()
-        )
-    except (OSError, HTTPException, RuntimeError) as error:
+        with redirect_stdout(sys.stderr):  # PyTorch prints that it downloads
+            state = torch.hub.load_state_dict_from_url(
+                VGG19_URL, progress=sys.stderr.isatty(), check_hash=True, weights_only=True
+            )
+    except Exception as error:  # the network, the disk or a damaged file can raise anything
         reason = getattr(error, "reason", error)  # urllib wraps an error in another
         raise InputError(
-            f"{VGG19_URL} cannot be downloaded to {str(target.parent)!r}: {reason}"
+            f"encoder 'vgg19' cannot be downloaded from {VGG19_URL} to {torch.hub.get_dir()!r}, or "
+            f"not be read there: {reason}; 'bundled', 'random' and the path of a weights file need "
+            "no download"
         ) from error
+    return _from_state("vgg19", "vgg19", state)
 
 
 # Weights files --------------------------------------------------------------------------------
 
 
 def _from_file(path: Path, name: str) -> Encoder:
-    return Encoder(name, *_read_weights(path))
-
-
-def _read_weights(path: Path) -> tuple[Layout, dict[str, Tensor]]:
-    """Read the layout of a weights file, and the tensors that the encoder needs, in float32."""
-    state = _read_state(path)
-    layout = _recognise(path, state)
-    return layout, {
-        name: _in_float32(f"encoder {str(path)!r}: tensor {name!r}", state[name], shape)
-        for name, shape in layout.shapes.items()
-    }
-
-
-def _read_state(path: Path) -> Mapping[Any, Any]:
-    """Read what a weights file holds, by name: it may be anything but code."""
+    """Read an encoder from a weights file, which may hold anything but code."""
     if path.suffix not in (".safetensors", ".pth", ".pt") or not os.path.isfile(path):
         raise InputError(
             f"encoder {str(path)!r} is neither an existing .safetensors, .pth or .pt file nor one "
@@ -293,49 +257,45 @@ def _read_state(path: Path) -> Mapping[Any, Any]:
         )
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        # weights_only: a pickle may hold code, which is never run.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_file(path)
+        else:  # weights_only: a pickle may hold code, which is never run
+            state = dict(torch.load(path, map_location="cpu", weights_only=True).items())
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(
-            f"encoder {str(path)!r} cannot be read as a {path.suffix} file of plain tensors"
+            f"encoder {str(path)!r} cannot be read as a {path.suffix} file of plain tensors by name"
         ) from error
-    if not isinstance(state, Mapping):
-        raise InputError(f"encoder {str(path)!r} holds no state dict of named tensors")
-    return state
+    return _from_state(name, str(path), state)
 
 
-def _recognise(path: Path, state: Mapping[Any, Any]) -> Layout:
-    """Find the layout whose tensors are all in `state`."""
+def _from_state(name: str, source: str, state: Mapping[Any, Any]) -> Encoder:
+    """Build an encoder from the tensors of a layout, checked and in float32."""
     layout = max(LAYOUTS, key=lambda layout: len(layout.shapes.keys() & state.keys()))
-    missing = [name for name in layout.shapes if name not in state]
-    if not missing:
-        return layout
-    if len(missing) < len(layout.shapes):
+    missing = [key for key in layout.shapes if key not in state]
+    if missing:
+        known = "; ".join(f"{layout.name} ({_listed(layout.kernels)})" for layout in LAYOUTS)
         raise InputError(
-            f"encoder {str(path)!r} lacks {_listed(missing)} of the nearest key layout, "
-            f"{layout.name}"
+            f"encoder {source!r} lacks {_listed(missing)} of the nearest key layout, "
+            f"{layout.name}, at its top level; known are: {known}"
         )
-    for key, value in state.items():
-        if isinstance(value, Mapping):
-            raise InputError(
-                f"encoder {str(path)!r} must hold its tensors by name, but holds them one level "
-                f"below, under {key!r}: save that part alone"
-            )
-    known = "; ".join(f"{layout.name} ({', '.join(layout.kernels)})" for layout in LAYOUTS)
-    raise InputError(f"encoder {str(path)!r} has none of the known key layouts: {known}")
+    tensors = {
+        key: _in_float32(f"encoder {source!r}: tensor {key!r}", state[key], shape)
+        for key, shape in layout.shapes.items()
+    }
+    return Encoder(name, layout, tensors)
 
 
 def _in_float32(subject: str, tensor: Any, shape: tuple[int, ...]) -> Tensor:
-    if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
-        found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise InputError(f"{subject} must be one of {_listed(FLOATS)}, but is {found}")
-    if tuple(tensor.shape) != shape:
-        raise InputError(f"{subject} must have shape {shape}, but is {tuple(tensor.shape)}")
-    if tensor.layout != torch.strided or tensor.device.type != "cpu":
-        raise InputError(f"{subject} must be stored value by value")
+    """Round a dense tensor of this shape and a type of `FLOATS` to float32; refuse others."""
+    found = type(tensor).__name__
+    if isinstance(tensor, Tensor):
+        found = f"{tensor.layout} on {tensor.device} of shape {tuple(tensor.shape)}, {tensor.dtype}"
+    allowed = f"torch.strided on cpu of shape {shape}"
+    if found not in [f"{allowed}, {dtype}" for dtype in FLOATS]:
+        raise InputError(
+            f"{subject} must be {allowed}, of a type of {_listed(FLOATS)}, but is {found}"
+        )
     # What is finite in float64 may not be in float32.
-    single = tensor.detach().float().contiguous()
+    single: Tensor = tensor.detach().float().contiguous()
     if not torch.isfinite(single).all():
         raise InputError(f"{subject} holds NaN or infinity, or does as float32")
     return single

@@ -156,11 +156,10 @@ class TestVgg19:
     @pytest.fixture
     def published(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """The file where it is published, under a name with the beginning of its SHA-256."""
-        torch.save(torchvision_state() | {"classifier.6.bias": torch.zeros(10**6)}, tmp_path / "a")
+        torch.save(torchvision_state() | {"classifier.6.bias": torch.zeros(10)}, tmp_path / "a")
         prefix = hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()[:8]
         file = (tmp_path / "a").rename(tmp_path / f"vgg19-{prefix}.pth")
         monkeypatch.setattr(encoder, "VGG19_URL", file.as_uri())
-        monkeypatch.setattr(encoder, "VGG19_HASH_PREFIX", prefix)
         monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
         return file
 
@@ -168,41 +167,26 @@ class TestVgg19:
     def kept(self, tmp_path: Path) -> Path:
         return tmp_path / "home" / "hub" / "checkpoints"
 
-    def test_is_downloaded_once_and_cut(
+    def test_is_downloaded_once(
         self, published: Path, kept: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         first = load_encoder("vgg19")
         assert first.sha256 == encoder.Encoder("plain", TORCHVISION, torchvision_state()).sha256
-        assert capsys.readouterr() == ("", f"Downloading {published.as_uri()} (548 MB, once)\n")
+        said = f'Downloading: "{published.as_uri()}" to {kept / published.name}\n'
+        assert capsys.readouterr() == ("", said)
         published.unlink()
-        (kept / published.name).unlink()
-        (cut,) = kept.iterdir()
-        assert cut.stat().st_size < 1_100_000
-        assert load_encoder("vgg19").sha256 == load_encoder(cut).sha256 == first.sha256
-        assert capsys.readouterr() == ("", "")
-
-    def test_takes_what_torchvision_has_downloaded(
-        self, published: Path, kept: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        """Also where nothing can be written beside it."""
-        (kept / f"{published.stem}-relu_2_2.safetensors").mkdir(parents=True)
-        published.rename(kept / published.name)
-        load_encoder("vgg19")
+        assert load_encoder("vgg19").sha256 == first.sha256
         assert capsys.readouterr() == ("", "")
 
     def test_refuses_another_content(self, published: Path, kept: Path) -> None:
         published.write_bytes(published.read_bytes()[:-1])
-        with pytest.raises(InputError, match=r"^encoder 'vgg19': .* cannot be .* invalid hash"):
+        with pytest.raises(InputError, match=r"^encoder 'vgg19' cannot be .* invalid hash"):
             load_encoder("vgg19")
         assert list(kept.iterdir()) == []
 
-    def test_names_what_needs_no_download(self, published: Path, kept: Path) -> None:
+    def test_names_what_needs_no_download(self, published: Path) -> None:
         published.unlink()
         with pytest.raises(InputError, match=r"No such file .*; 'bundled', 'random' and the path"):
-            load_encoder("vgg19")
-        kept.rmdir()
-        kept.write_text("a file where the folder should be")
-        with pytest.raises(InputError, match=r"checkpoints': .*exists.*; 'bundled', 'random' and"):
             load_encoder("vgg19")
 
 
@@ -241,33 +225,31 @@ def bias(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.full((64,), value, dtype=dtype)
 
 
-FLOATS = r"must be one of torch\.float32, .*, but is"
+DENSE = r"must be torch\.strided on cpu of shape \(64,\), of a type of torch\.float32, .*, but is"
 
 
 @pytest.mark.parametrize(
     ("state", "match"),
     [
-        ({0: torch.zeros(1)}, r"key layouts: torchvision \(features\.0, .*; AdaIN \(0, 2"),
-        ({"module." + name: t for name, t in torchvision_state().items()}, "none of the known"),
-        ({"epoch": 3, "model": torchvision_state()}, "one level below, under 'model': save that"),
+        ({0: torch.zeros(1)}, r"known are: torchvision \(features\.0, .*; AdaIN \(0, 2"),
+        (
+            {"epoch": 3, "model": torchvision_state()},
+            r"lacks features\.0\.weight, .* its top level",
+        ),
         (
             {name: t for name, t in state_of(ADAIN).items() if name[:2] != "12"},
-            r"lacks 12\.weight, 12\.bias of the nearest key layout, AdaIN$",
+            r"lacks 12\.weight, 12\.bias of the nearest key layout, AdaIN, at",
         ),
-        (
-            changed(features_2_weight=torch.zeros(64, 3, 3, 3)),
-            r"'features\.2\.weight' must have shape \(64, 64, 3, 3\), but is \(64, 3, 3, 3\)$",
-        ),
-        (changed(features_0_weight=torch.zeros(1).expand(10**12)), r"but is \(1000000000000,\)$"),
-        (changed(features_0_bias=bias(0, torch.int64)), f"{FLOATS} torch.int64"),
-        (changed(features_0_bias=bias(0, torch.float8_e5m2)), f"{FLOATS} torch.float8_e5m2"),
-        (changed(features_0_bias=None), f"{FLOATS} NoneType"),
-        (changed(features_0_bias=bias(0).to_sparse()), "must be stored value by value"),
-        (changed(features_0_bias=bias(0).to("meta")), "must be stored value by value"),
+        (changed(features_0_bias=torch.zeros(1).expand(10**12)), rf"{DENSE} .*\(1000000000000,\)"),
+        (changed(features_0_bias=bias(0, torch.int64)), f"{DENSE} .* torch.int64"),
+        (changed(features_0_bias=bias(0, torch.float8_e5m2)), f"{DENSE} .* torch.float8_e5m2"),
+        (changed(features_0_bias=None), f"{DENSE} NoneType"),
+        (changed(features_0_bias=bias(0).to_sparse()), f"{DENSE} torch.sparse_coo"),
+        (changed(features_0_bias=bias(0).to("meta")), f"{DENSE} torch.strided on meta"),
         (changed(features_0_bias=bias(float("nan"))), "'features.0.bias' holds NaN"),
         (changed(features_0_bias=bias(1e39, torch.float64)), "infinity, or does as float32"),
-        ([torch.zeros(1)], "no state dict of named tensors"),
-        (torch.nn.Linear(2, 2), "of plain tensors"),
+        ([torch.zeros(1)], "of plain tensors by name"),
+        (torch.nn.Linear(2, 2), "of plain tensors by name"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")

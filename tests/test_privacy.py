@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from styleinv.encoder import VGG19_HASH_PREFIX
+from styleinv.encoder import VGG19_URL
 from tests.conftest import IN_TURN, PROGRAM, ROOT
 
 # Python imports this before anything else, in child processes as well.
@@ -76,12 +76,11 @@ def test_plain_commands_ask_nobody(tmp_path: Path) -> None:
 def test_vgg19_is_the_one_that_asks_and_only_its_host(tmp_path: Path) -> None:
     command = (str(PROGRAM), "invert", "bundled:dots", "--encoder", "vgg19", *TINY)
     done, attempts = guarded(tmp_path, *command)
-    url = f"https://download.pytorch.org/models/vgg19-{VGG19_HASH_PREFIX}.pth"
     host = "socket.getaddrinfo download.pytorch.org 443"
-    assert attempts == [f"urllib.Request {url} None", host]
+    assert attempts == [f"urllib.Request {VGG19_URL} None", host]
     assert (done.returncode, done.stdout) == (2, "")
     says, error = done.stderr.splitlines()
-    assert says.startswith(f"Downloading {url} (548 MB, once")
-    assert error.startswith(f"Error: encoder 'vgg19': {url} cannot be downloaded to ")
+    assert says.startswith(f'Downloading: "{VGG19_URL}" to ')
+    assert error.startswith(f"Error: encoder 'vgg19' cannot be downloaded from {VGG19_URL} to ")
     assert ": no network here; 'bundled', 'random' and" in error
     assert list((tmp_path / "work").iterdir()) == []
