@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env book test test-long lint bench bench-full explore lab picture reference lock clean
+.PHONY: env book test test-long lint bench bench-full explore lab picture reference chapter lock clean
 
 env: .venv/installed
 
@@ -57,6 +57,12 @@ _explore/%.ipynb: notebooks/%.md
 # The reference runs that are missing: make reference ENCODER=vgg19_normalised_relu_2_2.safetensors
 reference: env
 	$(BIN)/styleinv sweep --reference results/reference.yml --encoder "$(ENCODER)"
+
+# The chapter's own Adam, in the background: make chapter ENCODER=vgg19_normalised_relu_2_2.safetensors
+chapter: env
+	@mkdir -p _build
+	OMP_WAIT_POLICY=PASSIVE nohup nice -n 19 $(BIN)/styleinv sweep --reference results/chapter.yml --encoder "$(ENCODER)" --threads 1 >>_build/chapter.log 2>&1 &
+	@echo "It goes on where it was stopped; see: tail -f _build/chapter.log"
 
 picture: env
 	$(BIN)/python -m styleinv_book.picture
