@@ -314,7 +314,7 @@ def claims(
 
     rows, altered = judge(results, file, wanted or [])
     for row in rows:
-        print(f"{row.claim.id:4}{row.verdict.upper()}: {row.claim.claim}")
+        print(f"{row.id:4}{row.verdict.upper()}: {row.claim.claim}")
         for effect in row.effects:
             part = effect.part
             mark = f"beside, {effect.finding}" if part.beside else effect.finding

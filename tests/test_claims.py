@@ -235,20 +235,20 @@ def rows() -> list[Row]:
 
 class TestTheChaptersClaims:
     def test_each_has_a_reading_and_a_page_with_its_figure(self, rows: list[Row]) -> None:
-        assert [row.claim.id for row in rows] == [f"C{i}" for i in range(1, 18)]
+        assert [row.id for row in rows] == [f"C{i}" for i in range(1, 18)]
         assert all(row.reading for row in rows)
         assert all((ROOT / f"{row.claim.figure}.md").is_file() for row in rows)
 
     def test_no_number_is_typed_into_a_reading(self) -> None:
         """But for names (N = 3, relu_2_1), powers and the placeholders."""
-        for claim in claims.read_claims(REAL).claims.values():
+        for name, claim in claims.read_claims(REAL).claims.items():
             words = claim.reading.replace("N = ", "N=").split()
             loose = [w for w in words if w.strip(".,;:()").replace(".", "").isdigit()]
-            assert not loose, (claim.id, loose)
+            assert not loose, (name, loose)
 
     def test_their_html_names_each_once(self, rows: list[Row]) -> None:
         sections = "".join(map(claims_html.section, rows))
-        assert all(sections.count(f'id="{row.claim.id.lower()}"') == 1 for row in rows)
-        places = [sections.index(f'id="{row.claim.id.lower()}"') for row in rows]
+        assert all(sections.count(f'id="{row.id.lower()}"') == 1 for row in rows)
+        places = [sections.index(f'id="{row.id.lower()}"') for row in rows]
         assert places == sorted(places)
         assert all(row.verdict in claims_html.summary([row]) for row in rows)

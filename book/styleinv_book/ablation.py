@@ -13,14 +13,7 @@ from torch import Tensor
 
 from styleinv.encoder import LAYERS
 from styleinv.losses import LOSSES, Convention, HistogramLoss, MomentLoss
-from styleinv.protocol import (
-    FAST,
-    FOUR_MOMENTS,
-    QUANTILES,
-    THREE_MOMENTS,
-    Protocol,
-    Warmup,
-)
+from styleinv.protocol import FAST, FOUR_MOMENTS, QUANTILES, THREE_MOMENTS, Protocol, Warmup
 
 
 class RawMomentLoss(MomentLoss):

@@ -8,10 +8,10 @@ from `results/runs`. The effect of a part comes with a 95% interval from a boots
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from statistics import correlation
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ Finding = Literal["holds", "fails", "undecided"]
 Verdict = Literal["supported", "partly supported", "not supported", "undecided"]
 Kind = Literal["ratio", "difference", "level", "factor between seeds", "correlation between seeds"]
 Names = str | tuple[str, ...] | None
+Records = Mapping[Path, Record]
 
 RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
 # What it takes a run to converge, see `value`.
@@ -77,13 +78,15 @@ class Choice(_Plain, frozen=True):
     loss: Names = None
     least_artefact_area: float = 0.0
 
-    def has(self, run: "Kept") -> bool:
-        """Whether a run is one of them."""
-        asked = run.record.asked
-        pairs = (self.sweep, run.sweep), (self.layer, asked.layer), (self.loss, asked.loss)
-        return run.record.measures.artefact_area >= self.least_artefact_area and all(
-            wanted is None or given in ((wanted,) if isinstance(wanted, str) else wanted)
-            for wanted, given in pairs
+    def among(self, records: Records) -> Records:
+        """Those of the records that are chosen. The folder of a record is named for its sweep."""
+        return {path: record for path, record in records.items() if self._has(path, record)}
+
+    def _has(self, path: Path, record: Record) -> bool:
+        given = path.parent.name, record.asked.layer, record.asked.loss
+        return record.measures.artefact_area >= self.least_artefact_area and all(
+            wanted is None or name in ((wanted,) if isinstance(wanted, str) else wanted)
+            for wanted, name in zip((self.sweep, self.layer, self.loss), given, strict=True)
         )
 
 
@@ -138,7 +141,6 @@ class Claim(_Plain, frozen=True):
     parts: tuple[Part, ...]
     reading: str = ""
     note: str = ""
-    id: str = ""
 
 
 class Claims(_Plain, frozen=True):
@@ -148,8 +150,7 @@ class Claims(_Plain, frozen=True):
     claims: dict[str, Claim]
 
 
-@dataclass(frozen=True)
-class Effect:
+class Effect(_Plain, frozen=True):
     """The effect that a part asks for, with its 95% interval and the finding of its rule.
 
     Attributes:
@@ -171,10 +172,10 @@ class Effect:
         return f"{self.estimate:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(_Plain, frozen=True):
     """A claim with its effects and its verdict."""
 
+    id: str
     claim: Claim
     effects: Sequence[Effect]
     verdict: Verdict
@@ -182,17 +183,10 @@ class Row:
     @property
     def reading(self) -> str:
         """The interpretation with its numbers."""
-        return self.claim.reading.format(*map(str, self.effects))
+        return self.claim.reading.format(*self.effects)
 
 
-class Kept(NamedTuple):
-    """A record, and the name of its sweep."""
-
-    sweep: str
-    record: Record
-
-
-class Sample(NamedTuple):
+class Sample(_Plain, frozen=True):
     """One of the numbers whose mean is an effect, with its style and its seed (or its cell)."""
 
     style: str
@@ -207,17 +201,15 @@ def read_claims(file: Path) -> Claims:
         InputError: the file is missing, not YAML, or has other fields.
     """
     try:
-        content = msgspec.yaml.decode(file.read_bytes(), type=Claims)
+        return msgspec.yaml.decode(file.read_bytes(), type=Claims)
     except Exception as error:  # PyYAML passes on whatever a value's constructor raises
         raise InputError(f"claims {str(file)!r} cannot be read: {error}") from error
-    named = {id: msgspec.structs.replace(claim, id=id) for id, claim in content.claims.items()}
-    return msgspec.structs.replace(content, claims=named)
 
 
 def judge(
     results: str | Path, file: str | Path, wanted: Sequence[str] = ()
 ) -> tuple[list[Row], list[Path]]:
-    """The claims in `file`, all or those of the `wanted` ids, judged by the records in `results`.
+    """The claims in `file`, all or those with the `wanted` ids, judged by the records in `results`.
 
     Pictures are not read. Records that are not as they were written count as well; the second
     value lists them (`styleinv.runs.verification` looks closer).
@@ -227,16 +219,13 @@ def judge(
             effect cannot be computed, such as a ratio of negative numbers.
     """
     content = read_claims(Path(file))
-    for name in wanted:
-        one_of("claim", name, tuple(content.claims))
     records = store.read_records(Path(results, "runs"))
-    kept = [Kept(path.parent.name, record) for path, record in records.items()]
     rows = []
-    for claim in content.claims.values():
-        if not wanted or claim.id in wanted:
-            effects = [_effect(part, kept, content.terms, claim.id) for part in claim.parts]
-            findings = [effect.finding for effect in effects if not effect.part.beside]
-            rows.append(Row(claim, effects, verdict(findings)))
+    for name in wanted or content.claims:
+        claim = content.claims[one_of("claim", name, tuple(content.claims))]
+        effects = [_effect(part, records, content.terms, name) for part in claim.parts]
+        counted = [effect.finding for effect in effects if not effect.part.beside]
+        rows.append(Row(name, claim, effects, verdict(counted)))
     return rows, [path for path, record in records.items() if not record.is_intact]
 
 
@@ -249,17 +238,16 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
     return "partly supported" if "holds" in findings else "undecided"
 
 
-def _effect(part: Part, kept: Sequence[Kept], terms: Terms, name: str) -> Effect:
-    among = [run for run in kept if part.runs.has(run)]
+def _effect(part: Part, records: Records, terms: Terms, name: str) -> Effect:
+    among = part.runs.among(records)
     try:
-        samples = list(_samples(part, among, terms))
+        samples = _samples(part, among, terms)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise InputError(f"claim {name} has no {part.effect} of {part.measure}: {error}") from error
-    if not samples:
-        if not any(part.of.has(run) for run in among):
-            raise InputError(f"claim {name} has no runs to compare for {part.says!r}")
-        return Effect(part, math.nan, math.nan, math.nan, 0, 0, "undecided")
-    estimate, low, high = map(math.exp if part.is_factor else float, bootstrap(samples))
+    if not samples and not part.of.among(among):
+        raise InputError(f"claim {name} has no runs to compare for {part.says!r}")
+    found = bootstrap(samples) if samples else (math.nan, math.nan, math.nan)
+    estimate, low, high = map(math.exp if part.is_factor else float, found)
     styles = len({sample.style for sample in samples})
     return Effect(part, estimate, low, high, len(samples), styles, part.rule.finding(low, high))
 
@@ -275,63 +263,70 @@ def bootstrap(samples: Sequence[Sample]) -> tuple[float, float, float]:
         grouped[sample.style][sample.within].append(sample.value)
     styles = [np.array([np.mean(x) for x in by_seed.values()]) for by_seed in grouped.values()]
     rng, n = np.random.default_rng(BOOTSTRAP_SEED), len(styles)
-    redrawn = np.stack(
-        [x[rng.integers(len(x), size=(RESAMPLES, n, len(x)))].mean(axis=2) for x in styles]
-    )
-    chosen = rng.integers(n, size=(RESAMPLES, n))
-    means = redrawn[chosen, np.arange(RESAMPLES)[:, None], np.arange(n)].mean(axis=1)
+    seeds = [rng.integers(len(x), size=(RESAMPLES, n, len(x))) for x in styles]
+    redrawn = np.stack([x[chosen].mean(axis=2) for x, chosen in zip(styles, seeds, strict=True)])
+    drawn = rng.integers(n, size=(RESAMPLES, n))
+    means = redrawn[drawn, np.arange(RESAMPLES)[:, None], np.arange(n)].mean(axis=1)
     low, high = np.percentile(means, (2.5, 97.5))
     return float(np.mean([x.mean() for x in styles])), float(low), float(high)
 
 
-def _samples(part: Part, among: Sequence[Kept], terms: Terms) -> Iterator[Sample]:
-    ours = [run for run in among if part.of.has(run)]
+def _samples(part: Part, among: Records, terms: Terms) -> list[Sample]:
+    """One for every run of which the level is asked for, or for every two that are compared."""
+    ours = part.of.among(among).values()
+    if part.effect == "level":
+        return [Sample(x.source, x.asked.seed, value(part.measure, x, terms)) for x in ours]
+    pairs: Iterable[tuple[Record, Record]] = itertools.combinations(ours, 2)
     if part.against is not None:
-        theirs = {_shared(run, part): run.record for run in among if part.against.has(run)}
-        pairs = [(run.record, theirs.get(_shared(run, part))) for run in ours]
-        for record, other in pairs:
-            if other is not None and _comparable(record, other, part, terms):
-                a, b = (value(part.measure, x, terms) for x in (record, other))
-                change = math.log(a / b) if part.is_factor else a - b
-                yield Sample(record.source, record.asked.seed, change)
-    elif part.effect == "level":
-        for _, record in ours:
-            yield Sample(record.source, record.asked.seed, value(part.measure, record, terms))
-    else:
-        yield from _between_seeds(part, ours, terms)
+        pairs = itertools.product(ours, part.against.among(among).values())
+    samples = []
+    for run, other in pairs:
+        if _shared(run, part) == _shared(other, part) and _comparable(run, other, part, terms):
+            within = _shared(run, part) if part.against is None else run.asked.seed
+            samples.append(Sample(run.source, within, _change(run, other, part, terms)))
+    return samples
 
 
-def _shared(run: Kept, part: Part) -> tuple[object, ...]:
-    """What two runs must have in common to be compared: everything that `of` leaves open."""
-    record, asked = run.record, run.record.asked
+def _shared(run: Record, part: Part) -> tuple[object, ...]:
+    """What a run must have in common with another one to be compared with it."""
+    asked = run.asked
+    if part.against is None:  # two seeds of one cell
+        return run.source, asked.width, asked.encoder, asked.layer, asked.loss
     layer = asked.layer if part.of.layer is None else None
     loss = asked.loss if part.of.loss is None else None
-    return record.source, asked.width, asked.encoder, asked.seed, layer, loss
+    return run.source, asked.width, asked.encoder, asked.seed, layer, loss
 
 
-def _comparable(record: Record, other: Record, part: Part, terms: Terms) -> bool:
+def _comparable(run: Record, other: Record, part: Part, terms: Terms) -> bool:
     """Whether the final losses are close enough and, for a cost, one of the runs converges."""
-    low, high = sorted((record.result.loss, other.result.loss))
-    is_close = part.losses_within == math.inf or 0 < high <= part.losses_within * low
-    return is_close and (
-        part.measure not in COSTS or any(_converged_at(x, terms) for x in (record, other))
-    )
+    low, high = sorted((run.result.loss, other.result.loss))
+    converges = part.measure not in COSTS or any(_converged_at(x, terms) for x in (run, other))
+    return converges and (part.losses_within == math.inf or high / part.losses_within <= low)
 
 
-def _converged_at(record: Record, terms: Terms) -> TracePoint | None:
+def _change(run: Record, other: Record, part: Part, terms: Terms) -> float:
+    """How the runs differ. A factor is a logarithm; between seeds, its sign means nothing."""
+    if part.effect == "correlation between seeds":
+        return correlation(run.measures.artefact_grid, other.measures.artefact_grid)
+    ours, theirs = (value(part.measure, x, terms) for x in (run, other))
+    change = math.log(ours / theirs) if part.is_factor else ours - theirs
+    return change if part.against is not None else abs(change)
+
+
+def _converged_at(run: Record, terms: Terms) -> TracePoint | None:
     """The first point of the trace at which the run has converged, if it does."""
-    return next((point for point in record.trace if point.loss < terms.loss), None)
+    return next((point for point in run.trace if point.loss < terms.loss), None)
 
 
-def value(measure: str, record: Record, terms: Terms) -> float:
+def value(measure: str, run: Record, terms: Terms) -> float:
     """The value of one of the `MEASURES`; 0 or 1 for `converged`, `clean` and `failed`.
 
     A run that does not converge has no cost of convergence: what it took in all stands in for it.
     """
-    result, measures = record.result, record.measures
+    result, measures = run.result, run.measures
     converged = result.loss < terms.loss
     clean = measures.artefact_area < terms.artefact_area and measures.noise < terms.noise
-    passed = _converged_at(record, terms)
+    passed = _converged_at(run, terms)
     of_run = {
         "loss": result.loss,
         "converged": converged,
@@ -342,20 +337,3 @@ def value(measure: str, record: Record, terms: Terms) -> float:
         "seconds_to_converge": (passed or result).seconds,
     }
     return float(of_run[measure] if measure in of_run else getattr(measures, measure))
-
-
-def _between_seeds(part: Part, runs: Sequence[Kept], terms: Terms) -> Iterator[Sample]:
-    """A sample for every pair of seeds of every cell."""
-    cells = defaultdict(list)
-    for _, record in runs:
-        asked = record.asked
-        cells[record.source, asked.width, asked.encoder, asked.layer, asked.loss].append(record)
-    for cell, records in cells.items():
-        for a, b in itertools.combinations(records, 2):
-            if part.is_factor:
-                ratio = value(part.measure, a, terms) / value(part.measure, b, terms)
-                yield Sample(cell[0], cell, abs(math.log(ratio)))
-                continue
-            grids = a.measures.artefact_grid, b.measures.artefact_grid
-            if all(np.ptp(grid) > 0 for grid in grids):
-                yield Sample(cell[0], cell, float(np.corrcoef(*grids)[0, 1]))

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,8 +22,7 @@ def picture(results: Path) -> Figure:
     columns = ("style image", *LAYERS)
     width = len(columns) * (SIZE + GAP) - GAP
     height = TOP + len(STYLES) * (SIZE + GAP)
-    figure = plt.figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    plt.close(figure)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     for i, style in enumerate(STYLES):
         image = Image.open(results / "runs" / "styles" / style_file_name(style, SIZE))
         inversions = [runs[style, layer, "gram"].image for layer in LAYERS]
