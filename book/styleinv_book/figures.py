@@ -17,23 +17,20 @@ from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 from markupsafe import escape
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, short_name, to_uint8
 from styleinv.losses import COLOURS, TITLES
-from styleinv.runs import store
 from styleinv.runs.record import Record, Settings, unit_of
 from styleinv.runs.reference import reference_runs
-from styleinv.runs.store import Run
+from styleinv.runs.store import Run, style_file_name
 from styleinv.runs.sweeps import Key, own_runs, sweep
 from styleinv.styles import PHOTOGRAPHS
 from styleinv_book.rendering import render_macro
 from styleinv_book.viewer import link_to
 
 DPI = 100
-PAGE_WIDTH, CELL_WIDTH = 640, 256  # pixels that a row and a picture are enlarged to at most
 # As seen from every page: they all lie one folder down.
 VIEWER_PAGE, RESULTS, OWN_RUNS = "../notebooks/viewer.html", "../results", "../_build/runs"
 INK = "#222222"
@@ -75,15 +72,14 @@ class Panel:
     title: str
     content: str
     runs: Sequence[Run]
-    styles: Sequence[str]
 
     @property
     def origin(self) -> str:
         """What made the runs, who took the photographs, and a table of the runs, as HTML."""
-        return provenance(self.runs) + credit_line(self.styles) + run_table(self.runs)
+        styles = dict.fromkeys(run.record.source for run in self.runs)
+        return provenance(self.runs) + credit_line(list(styles)) + run_table(self.runs)
 
 
-@dataclass(frozen=True)
 class Album:
     """Runs that figures show.
 
@@ -91,26 +87,16 @@ class Album:
         runs: by (style, layer, loss), as `sweep` and `reference_runs` return them.
         results: for reference runs, the folder that holds them, as seen from the page: their
             pictures are linked. None for the runs of this build: their pictures are embedded.
+        title: of the tab that shows them.
+        styles, layers, losses: the names in the keys of `runs`, each once and in their order.
     """
 
-    runs: Mapping[Key, Run]
-    results: str | None = None
-
-    @property
-    def title(self) -> str:
-        return "This build" if self.results is None else "Reference runs"
-
-    @property
-    def styles(self) -> list[str]:
-        return list(dict.fromkeys(style for style, _, _ in self.runs))
-
-    @property
-    def layers(self) -> list[str]:
-        return list(dict.fromkeys(layer for _, layer, _ in self.runs))
-
-    @property
-    def losses(self) -> list[str]:
-        return list(dict.fromkeys(loss for _, _, loss in self.runs))
+    def __init__(self, runs: Mapping[Key, Run], results: str | None = None) -> None:
+        self.runs, self.results = runs, results
+        self.title = "This build" if results is None else "Reference runs"
+        self.styles, self.layers, self.losses = (
+            list(dict.fromkeys(key[i] for key in runs)) for i in range(3)
+        )
 
     def labels(self) -> dict[str, str]:
         """A label for each style: its short name, or its full one where two share the short one."""
@@ -155,21 +141,19 @@ class Album:
             f"{run.record.style}: inversion of {TITLES[asked.loss]} at {asked.layer}, "
             f"protocol {asked.protocol.name}, encoder {asked.encoder}, seed {asked.seed}"
         )
-        height, width = run.image.shape[:2]
         if self.results is None or run.path is None:
-            return Picture(png_url(run.image), alt, width, height)
-        link = f"{VIEWER_PAGE}{link_to(run.record)}"
-        return Picture(_url(run.path.with_suffix(".png")), alt, width, height, link)
+            return embedded(run.image, alt)
+        picture, link = run.path.with_suffix(".png"), f"{VIEWER_PAGE}{link_to(run.record)}"
+        return Picture(quote(picture.as_posix()), alt, asked.width, asked.height, link)
 
     def _style(self, style: str) -> Picture:
         record = next(run for key, run in self.runs.items() if key[0] == style).record
-        height, width = record.asked.height, record.asked.width
+        width, height = record.asked.width, record.asked.height
         alt = f"{record.style}: the style image"
         if self.results is None:
-            pixels = to_uint8(load_style(style, min(height, width)))
-            return Picture(png_url(pixels), alt, width, height)
-        name = store.style_file_name(style, min(height, width))
-        return Picture(_url(Path(self.results, "runs", "styles", name)), alt, width, height)
+            return embedded(to_uint8(load_style(style, min(width, height))), alt)
+        name = style_file_name(style, min(width, height))
+        return Picture(quote(f"{self.results}/runs/styles/{name}"), alt, width, height)
 
 
 # Row label -> column label -> an album, and which of its runs or styles to show there.
@@ -198,21 +182,18 @@ def this_build(styles: Sequence[str | Path], **asked: Any) -> Album:
 
 def panel(cells: Cells) -> Panel:
     """A tab that shows runs and styles in rows and columns; all rows have the same columns."""
-    rows = [[album.picture(key) for album, key in row.values()] for row in cells.values()]
     shown = [cell for row in cells.values() for cell in row.values()]
-    columns = list(next(iter(cells.values())))
-    return Panel(
-        title=shown[0][0].title,
-        content=picture_table(rows, list(cells), columns),
-        runs=[album.runs[key] for album, key in shown if not isinstance(key, str)],
-        styles=list(dict.fromkeys(key if isinstance(key, str) else key[0] for _, key in shown)),
-    )
+    pictures = {
+        label: {column: album.picture(key) for column, (album, key) in row.items()}
+        for label, row in cells.items()
+    }
+    runs = [album.runs[key] for album, key in shown if not isinstance(key, str)]
+    return Panel(shown[0][0].title, picture_table(pictures), runs)
 
 
 def plot_panel(album: Album, runs: Mapping[str, Run], plot: Figure, alt: str) -> Panel:
     """A tab that shows a plot made from some of an album's runs."""
-    styles = list(dict.fromkeys(run.record.source for run in runs.values()))
-    return Panel(album.title, as_html(plot, alt), list(runs.values()), styles)
+    return Panel(album.title, as_html(plot, alt), list(runs.values()))
 
 
 def figure(name: str, caption: str, *tabs: Panel | None) -> str:
@@ -222,31 +203,24 @@ def figure(name: str, caption: str, *tabs: Panel | None) -> str:
         name: of the figure within its page, for its HTML ids.
         caption: HTML.
     """
-    return render_macro(
-        "figures.html.j2", "figure", name, caption, [tab for tab in tabs if tab is not None]
-    )
+    return render_macro("figures.html.j2", "figure", name, caption, tabs)
 
 
-def picture_table(
-    rows: Sequence[Sequence[Picture]], row_labels: Sequence[str], column_labels: Sequence[str]
-) -> str:
-    """Pictures in rows and columns as an HTML table with row and column headers.
+def picture_table(rows: Mapping[str, Mapping[str, Picture]]) -> str:
+    """Pictures by the labels of their row and their column, as an HTML table with headers.
 
-    Small pictures are enlarged, unsmoothed, to a whole multiple that a page has room for.
+    All rows have the same columns. Small pictures are enlarged, unsmoothed, to a whole multiple
+    that a page has room for.
     """
-    room = min(CELL_WIDTH, PAGE_WIDTH // len(rows[0]))
-    return render_macro("figures.html.j2", "picture_table", rows, row_labels, column_labels, room)
+    return render_macro("figures.html.j2", "picture_table", rows)
 
 
-def _url(path: Path) -> str:
-    return quote(path.as_posix())
-
-
-def png_url(pixels: Pixels) -> str:
-    """The image as a URL that holds its pixels."""
+def embedded(pixels: Pixels, alt: str) -> Picture:
+    """A picture whose URL holds its pixels, (H, W, 3)."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-    return _data_url("png", buffer)
+    height, width = pixels.shape[:2]
+    return Picture(_data_url("png", buffer), alt, width, height)
 
 
 def _data_url(kind: str, content: BytesIO) -> str:
@@ -267,11 +241,10 @@ def curves(runs: Mapping[str, Run]) -> Figure:
     figure, axes = plot_axes()
     losses = [run.record.asked.loss for run in runs.values()]
     for label, run in runs.items():
-        trace = run.record.trace
         # A loss has a colour of its own; several runs of one loss get the default ones.
         colour = COLOURS.get(run.record.asked.loss) if len(set(losses)) > 1 else None
-        evaluations, values = zip(*((p.evaluations, p.loss) for p in trace), strict=True)
-        axes.plot(evaluations, values, label=label, color=colour)
+        points = [(point.evaluations, point.loss) for point in run.record.trace]
+        axes.plot(*zip(*points, strict=True), label=label, color=colour)
     axes.set(xscale="log", yscale="log", xlabel="evaluations", ylabel="style loss")
     thetas = {theta for run in runs.values() if (theta := run.record.theta) is not None}
     if len(thetas) == 1:
@@ -280,18 +253,16 @@ def curves(runs: Mapping[str, Run]) -> Figure:
     return figure
 
 
-def plot_axes() -> tuple[Figure, Axes]:
-    """An empty plot in the book's format."""
-    figure, axes = subplots(3.2)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+def plot_axes(height: float = 3.2, *shape: int, **options: Any) -> tuple[Figure, Any]:
+    """Empty plots of lines or points, framed on the left and below; see `subplots`."""
+    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
+        return subplots(height, *shape, **options)
 
 
 def subplots(height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
     """`plt.subplots` as wide as a page, `height` inches high."""
-    figure, axes = plt.subplots(
-        *shape, figsize=(6.4, height), dpi=DPI, layout="constrained", **options
-    )
+    size = (6.4, height)
+    figure, axes = plt.subplots(*shape, figsize=size, dpi=DPI, layout="constrained", **options)
     plt.close(figure)  # the caller shows or saves it; pyplot need not keep it
     return figure, axes
 
@@ -300,8 +271,8 @@ def provenance(runs: Sequence[Run]) -> str:
     """A paragraph of HTML that says what made some runs, with ranges where they differ."""
     records = [run.record for run in runs]
     stops = Counter(r.result.stop_reason for r in records).most_common()
-    encoders = ((r.asked.encoder, r.asked.encoder_sha256[:12]) for r in records)
     made = [r.made_with for r in records]
+    encoders = ((r.asked.encoder, r.asked.encoder_sha256[:12]) for r in records)
     return provenance_line(
         "encoder " + _distinct(f"{escape(x)} (sha256 <code>{sha}</code>)" for x, sha in encoders),
         _distinct(f"{r.asked.width} x {r.asked.height} pixels" for r in records),
@@ -350,11 +321,12 @@ def _protocols(settings: Sequence[Settings]) -> Iterator[str]:
     """For each protocol: its method, and the thetas, budgets and warm-ups of its runs."""
     for name in dict.fromkeys(one.name for one in settings):
         same = [one for one in settings if one.name == name]
-        thetas = ("none" if one.theta is None else f"{one.theta:g}" for one in same)
+        thetas = _distinct("none" if one.theta is None else f"{one.theta:g}" for one in same)
         budgets = _span([one.budget for one in same])
-        facts = f"{same[0].method}; theta {_distinct(thetas)}; budget {budgets} {unit_of(same[0])}s"
-        warmups = _distinct(warmup.loss for one in same for warmup in one.warmups or ())
-        yield f"protocol {name} ({facts}{'; warm-ups ' * bool(warmups)}{warmups})"
+        facts = [same[0].method, f"theta {thetas}", f"budget {budgets} {unit_of(same[0])}s"]
+        if warmups := _distinct(warmup.loss for one in same for warmup in one.warmups or ()):
+            facts.append(f"warm-ups {warmups}")
+        yield f"protocol {name} ({'; '.join(facts)})"
 
 
 def _distinct(values: Iterable[str]) -> str:
