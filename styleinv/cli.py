@@ -12,15 +12,14 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import torch
 import typer
 from filelock import Timeout
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from typer import Argument, Option
 
 from styleinv import __version__
@@ -63,17 +62,11 @@ OutOption = Annotated[Path, Option(help="Folder for the PNGs and their JSON reco
 CheckpointOption = Annotated[float, Option(help="Seconds between two checkpoints of a run.")]
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, Option("--version")] = False) -> None:
+    if version:
         print(f"styleinv {__version__}")
         raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[bool, Option("--version", callback=_print_version, is_eager=True)] = False,
-) -> None:
-    pass
 
 
 # --- invert
@@ -88,7 +81,7 @@ def invert(
     protocol: ProtocolOption = "fast",
     seed: Annotated[int | None, Option(help="Seed of the noise; default: the protocol's.")] = None,
     size: SizeOption = DEFAULT_SIZE,
-    fit: Annotated[str, Option(help="crop (to a square) or keep (the aspect ratio).")] = "crop",
+    fit: Annotated[Fit, Option(help="Crop to a square, or keep the aspect ratio.")] = "crop",
     iterations: IterationsOption = None,
     seconds: Annotated[float | None, Option(help="Stop after this much time, see above.")] = None,
     alpha: Annotated[float, Option(help=f"Kernel width of {' and '.join(WITH_ALPHA)}.")] = ALPHA,
@@ -120,7 +113,7 @@ def invert(
         protocol=protocol,
         seed=seed,
         size=size,
-        fit=cast(Fit, fit),  # `load_style` checks it
+        fit=fit,
         iterations=iterations,
         seconds=seconds,
         alpha=alpha,
@@ -132,7 +125,7 @@ def invert(
 
 def _run(task: Task, out: Path, checkpoint_every: float, again: bool) -> int:
     """Find the run of a task in `out` or make it, and say what came out; returns the exit code."""
-    from styleinv.runs import store
+    from styleinv.runs import store, sweeps
 
     if not store.path_of(task, out).exists():
         _report(f"{task.check_memory()}.")
@@ -155,12 +148,7 @@ def _run(task: Task, out: Path, checkpoint_every: float, again: bool) -> int:
         show(result.iterations, result.evaluations, result.loss)
     if run.path is not None:
         print(run.path.with_suffix(".png"), run.path, sep="\n")
-    reason = f"{result.stop_reason} ({result.not_finite})" if result.not_finite else ""
-    _report(
-        f"loss {result.loss:.3g}, iterations {result.iterations}, evaluations "
-        f"{result.evaluations}, {result.seconds:.1f} s; stopped by: {reason or result.stop_reason}"
-        + ("; kept from an earlier run (--again makes it anew)" if found else "")
-    )
+    _report(sweeps.summary(run, found) + (" (--again makes it anew)" if found else ""))
     if run.was_stopped:
         _report(GOES_ON if task.protocol.can_go_on else STARTS_AGAIN.format(task.protocol.name))
     return {"stopped": 130, "not finite": 1}.get(result.stop_reason, 0)
@@ -218,10 +206,13 @@ def sweep(
         )
     with _interrupts() as asked_to_stop, _cluster(workers, scheduler, threads) as cluster:
         execution = Execution(asked_to_stop, checkpoint_every, cluster)
-        if reference is not None:
-            complete = make_reference_runs(reference, encoder, device, _report, execution)
-        else:
+        if reference is None:
             complete = len(make_runs(tasks, out, report=_report, execution=execution)) == len(tasks)
+        else:
+            from styleinv_book.ablation import ABLATION
+
+            known = PROTOCOLS | ABLATION
+            complete = make_reference_runs(reference, encoder, device, _report, execution, known)
     if not complete:
         _report(GOES_ON)
         raise typer.Exit(130)
@@ -316,10 +307,9 @@ def claims(
     for row in rows:
         print(f"{row.id:4}{row.verdict.upper()}: {row.claim.claim}")
         for effect in row.effects:
-            part = effect.part
-            mark = f"beside, {effect.finding}" if part.beside else effect.finding
+            mark = f"beside, {effect.finding}" if effect.part.beside else effect.finding
             print(
-                f"    {mark}: {part.says}: {effect}; rule: {part.rule}; "
+                f"    {mark}: {effect.part.says}: {effect}; rule: {effect.part.rule}; "
                 f"{effect.comparisons} comparisons, {effect.styles} styles"
             )
     for path in altered:
@@ -383,10 +373,9 @@ def _needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if str(error.name).startswith("styleinv"):
-            raise
-        sentence = f"this command needs {error.name}: pip install 'styleinv[{extra}]'"
-        raise InputError(sentence) from error
+        raise InputError(
+            f"this command needs {error.name}: pip install 'styleinv[{extra}]'"
+        ) from error
 
 
 def _check_writable(folder: Path) -> None:
@@ -408,17 +397,11 @@ def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
     Yields what moves it: a function of iterations, evaluations (the budget counts one of the two)
     and loss.
     """
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        "{task.completed}/{task.total}  loss {task.fields[loss]:.2e}",
-        TimeElapsedColumn(),
-        "at most",
-        TimeRemainingColumn(),
-    )
+    # Behind the description, the bar, the percentage and the time that is left.
+    text = "at most  {task.completed}/{task.total}  loss {task.fields[loss]:.2e}"
     label = escape(f"{task.style_name} {task.layer} {task.loss}")
     budget = task.protocol.budget(task.loss, task.layer)
-    with Progress(*columns, console=console) as progress:
+    with Progress(*Progress.get_default_columns(), text, console=console) as progress:
         bar = progress.add_task(label, total=budget, loss=float("nan"))
 
         def show(iterations: int, evaluations: int, loss: float) -> None:
@@ -435,16 +418,15 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
     Yields a function that says whether the wish has come.
     """
-    interrupted = False
+    received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
+    def note(number: int, frame: object) -> None:
+        received.append(number)
         signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: interrupted
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -476,3 +458,7 @@ def main() -> None:
 def _fail(sentence: str) -> NoReturn:
     print(f"Error: {one_line(sentence).rstrip('.')}.", file=sys.stderr)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,25 +113,6 @@ def wait_for(condition: Callable[[], Any]) -> Any:
             return found
         time.sleep(0.01)
     raise TimeoutError
-
-
-def interrupted(
-    when: Callable[[subprocess.Popen[str]], Any], arguments: Sequence[object], folder: Path
-) -> subprocess.CompletedProcess[str]:
-    """The command line in `folder`, with Ctrl-C as a terminal sends it: to the whole group."""
-    command = [str(PROGRAM), *map(str, arguments)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as process:
-        try:
-            wait_for(lambda: when(process))
-            os.killpg(process.pid, signal.SIGINT)
-            printed = process.communicate(timeout=PATIENCE)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    return subprocess.CompletedProcess(command, process.returncode, *printed)
 
 
 @contextmanager

@@ -1,21 +1,28 @@
 """The command line as a user meets it: files out, plain words, exit codes, Ctrl-C."""
 
+import itertools
 import json
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from styleinv import __version__, cli
-from tests.conftest import PROGRAM, ROOT, interrupted, wait_for
+from styleinv.encoder import Encoder
+from tests.conftest import ROOT
 
 # Runs the command line with these arguments; its exit code, and what it printed and reported.
 Run = Callable[..., tuple[int, str, str]]
+GOES_ON = "The same command again goes on from here."
 
 
 @pytest.fixture
@@ -31,9 +38,22 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def test_the_program_is_installed(tmp_path: Path) -> None:
-    done = subprocess.run([PROGRAM, "--version"], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, f"styleinv {__version__}\n")
+def ctrl_c() -> RemovableHandle:
+    """Press Ctrl-C when features or losses are computed for the 50th time from here."""
+    calls = itertools.count(1)
+
+    def press(*_: object) -> None:
+        if next(calls) == 50:
+            signal.raise_signal(signal.SIGINT)
+
+    return register_module_forward_pre_hook(press)
+
+
+def test_the_program_is_installed_and_a_module_to_run() -> None:
+    (program,) = entry_points(group="console_scripts", name="styleinv")
+    assert program.load() is cli.main
+    command = [sys.executable, "-m", "styleinv.cli", "--version"]
+    assert subprocess.check_output(command, text=True) == f"styleinv {__version__}\n"
 
 
 def test_invert_writes_picture_and_record_once(run: Run, tmp_path: Path) -> None:
@@ -48,78 +68,69 @@ def test_invert_writes_picture_and_record_once(run: Run, tmp_path: Path) -> None
     kept = json.loads(record.read_text())
     assert [kept["asked"][name] for name in ("layer", "loss", "seed")] == ["relu_2_1", "gram", 0]
     assert "5/5" in said
-    assert f"loss {kept['result']['loss']:.2e}" in said
-    assert "stopped by: budget" in said
-    code, printed_again, said = run(*command)
-    assert (code, printed_again) == (0, printed)
-    assert "kept from an earlier run" in said
-    code, printed_again, said = run(*command, "--again")
-    assert (code, printed_again) == (0, printed)
-    assert "kept from an earlier run" not in said
+    assert f"loss {kept['result']['loss']:.2g} after 5 evaluations" in said
+    assert said.endswith("budget\n")
+    for options, is_found in (((), True), (("--again",), False)):
+        code, printed_again, said = run(*command, *options)
+        assert (code, printed_again) == (0, printed)
+        assert ("kept from an earlier run" in said) == is_found
 
 
-def test_sweep_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
-    cells = ("--layer", "relu_1_1", "--loss", "gram", "--loss", "mmd", "--seeds", 2)
-    styles = ("--style", "bundled:strokes", "--style", "bundled:dots")
-    command = ("sweep", *styles, *cells, "--size", 16, "--iterations", 2, "--out", "runs")
-    for kept in (0, 8):
+def test_sweep_goes_on_after_ctrl_c_and_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
+    cells = ("--layer", "relu_1_1", "--loss", "gram", "--loss", "mmd", "--seeds", 2, "--size", 16)
+    styles = ("--style", "bundled:dots", "--style", "bundled:strokes")
+    command = ("sweep", *styles, *cells, "--iterations", 10, "--out", "runs")
+    with ctrl_c():
+        code, _, said = run(*command)
+    assert code == 130
+    assert GOES_ON in said
+    assert len(list(tmp_path.glob("runs/*.checkpoint"))) == 1
+    for kept in (1, 8):
         code, printed, said = run(*command)
         assert (code, printed) == (0, "runs\n")
         assert said.count("kept from an earlier run") == kept
-        assert len(list((tmp_path / "runs").glob("*.png"))) == 8
+        files = [file.suffix for file in (tmp_path / "runs").iterdir()]
+        assert sorted(files) == 8 * [".json"] + 8 * [".png"]
+
+
+def test_sweep_knows_the_protocols_that_only_the_book_compares(
+    run: Run, tmp_path: Path, bundled: Encoder
+) -> None:
+    cell = {"styles": ["bundled:dots"], "losses": ["moment-4"], "layers": ["relu_1_1"], "size": 16}
+    sweeps = {"few": {**cell, "protocol": "n4-noise", "iterations": [2]}}
+    content = yaml.safe_dump({"encoder_sha256": bundled.sha256, "sweeps": sweeps})
+    (tmp_path / "reference.yml").write_text(content)
+    assert run("sweep", "--reference", "reference.yml")[0] == 0
+    made = json.loads((tmp_path / "runs" / "few" / "runs.jsonl").read_text())
+    assert made["asked"]["protocol"]["name"] == "n4-noise"
 
 
 def test_ctrl_c_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
     """The picture as far as it is, and a checkpoint from which the same command goes on."""
-    options = ("--size", 24, "--protocol", "chapter", "--iterations", 500)
+    options = ("--size", 16, "--protocol", "chapter", "--iterations", 40)
     command = ("invert", "bundled:strokes", *options)
-    done = interrupted(
-        lambda _: any(tmp_path.glob("out/*.checkpoint")),
-        [*command, "--checkpoint-every", 0],
-        tmp_path,
-    )
-    assert done.returncode == 130, done.stderr
-    assert "The same command again goes on from here." in done.stderr
-    png, record = (tmp_path / line for line in done.stdout.splitlines())
+    with ctrl_c():
+        code, printed, said = run(*command)
+    assert code == 130
+    assert GOES_ON in said
+    png, record = (tmp_path / line for line in printed.splitlines())
     assert png.is_file()
     stopped = json.loads(record.read_text())["result"]
     assert stopped["stop_reason"] == "stopped"
-    assert 0 <= stopped["iterations"] < 500
-    ended, expected = {}, {}
-    for folder, result in (("out", ended), ("other", expected)):
+    assert 0 < stopped["iterations"] < 40
+    results = []
+    for folder in ("out", "other"):
         assert run(*command, "--out", folder)[0] == 0
-        result |= json.loads((tmp_path / folder / record.name).read_text())["result"]
-    assert {**ended, "seconds": 0} == {**expected, "seconds": 0}
+        results.append(json.loads((tmp_path / folder / record.name).read_text())["result"])
+    assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
-def test_ctrl_c_ends_a_sweep_that_goes_on_later(run: Run, tmp_path: Path) -> None:
-    cells = ("--layer", "relu_2_2", "--loss", "mmd", "--loss", "gram", "--size", 32)
-    command = ("sweep", "--style", "bundled:dots", *cells, "--iterations", 200, "--out", "runs")
-    done = interrupted(
-        lambda _: any(tmp_path.glob("runs/*gram*.checkpoint")),
-        [*command, "--checkpoint-every", 0],
-        tmp_path,
-    )
-    assert done.returncode == 130, done.stderr
-    assert "The same command again goes on from here." in done.stderr
-    assert len(list(tmp_path.glob("runs/*.checkpoint"))) == 1
-    code, _, said = run(*command)
-    assert code == 0
-    assert said.count("kept from an earlier run") == 1
-    assert {file.suffix for file in tmp_path.glob("runs/*")} == {".json", ".png"}
-
-
-def test_says_that_a_protocol_has_no_checkpoints(tmp_path: Path) -> None:
-    def has_begun(_: object) -> bool:
-        wait_for(lambda: any(tmp_path.glob("out/.*.lock")))
-        time.sleep(0.5)  # some iterations; a first one would do
-        return True
-
-    command = ("invert", "bundled:dots", "--protocol", "scipy", "--size", 64)
-    done = interrupted(has_begun, command, tmp_path)
-    assert done.returncode == 130, done.stderr
-    assert "starts from the beginning: protocol 'scipy' has no checkpoints" in done.stderr
+def test_says_that_a_protocol_has_no_checkpoints(run: Run) -> None:
+    with ctrl_c():
+        code, _, said = run("invert", "bundled:dots", "--protocol", "scipy", "--size", 16)
+    assert code == 130
+    assert "starts from the beginning: protocol 'scipy' has no checkpoints" in said
 
 
 def test_help_names_what_can_be_chosen(run: Run) -> None:
@@ -152,14 +163,11 @@ def test_verify_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
     assert picture.stem in printed
 
 
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"
+
+
 @pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
-    ],
-    ids=lambda error: type(error).__name__,
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError(NO_MEMORY)], ids=repr
 )
 def test_memory_that_is_used_up_is_one_sentence(
     error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch

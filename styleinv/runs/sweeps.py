@@ -161,7 +161,7 @@ def make_runs(
             # The time so far, over all workers, predicts the rest.
             seconds = (time.monotonic() - started) / max(computed, 1) * left
             rest = f"; about {duration(seconds)} left" if left and not found else ""
-            report(f"[{len(runs)}/{len(tasks)}] {_summary(run, found)}{rest}")
+            report(f"[{len(runs)}/{len(tasks)}] {summary(run, found)}{rest}")
     return runs
 
 
@@ -195,12 +195,14 @@ def _in_this_process(
         yield number, run, found
 
 
-def _summary(run: Run, found: bool) -> str:
+def summary(run: Run, found: bool) -> str:
+    """One line on a run, without a full stop."""
     record, result = run.record, run.record.result
     cell = f"{record.style} {record.asked.layer} {record.asked.loss}"
     if found:
         return f"{cell}: kept from an earlier run"
+    reason = f"{result.not_finite} is not finite" if result.not_finite else result.stop_reason
     return (
         f"{cell}: loss {result.loss:.2g} after {result.evaluations} evaluations, "
-        f"{result.seconds:.1f} s, {result.stop_reason}"
+        f"{result.seconds:.1f} s, {reason}"
     )

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +25,7 @@ from styleinv.inversion import Task
 from styleinv.runs import cluster, store
 from styleinv.runs.cluster import DaskCluster, local_cluster, remote_cluster
 from styleinv.runs.sweeps import Execution, make_runs, plan_sweep
-from tests.conftest import PATIENCE, PROGRAM, ROOT, interrupted, wait_for
+from tests.conftest import PATIENCE, PROGRAM, ROOT, wait_for
 from tests.long import outcome, trace_in
 
 SWEEP = "sweep --style bundled:dots --layer relu_1_1 --protocol chapter --size 16 --seeds 2"
@@ -269,11 +269,30 @@ def test_a_scheduler_that_dies_is_one_sentence(tmp_path: Path) -> None:
     assert_taken_up(out, copies, tasks)
 
 
+def interrupted(
+    when: Callable[[], bool], arguments: Sequence[str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in `folder`, with Ctrl-C as a terminal sends it: to the whole group."""
+    command = [str(PROGRAM), *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            wait_for(when)
+            os.killpg(process.pid, signal.SIGINT)
+            printed = process.communicate(timeout=PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, *printed)
+
+
 def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -> None:
     out, copies, tasks = tmp_path / "runs", tmp_path / "copies", planned(2, 800)
     command = f"{SWEEP} --loss gram --iterations 800 --workers 2 --threads 1 --out runs"
     arguments = [*command.split(), "--checkpoint-every", "0"]
-    done = interrupted(lambda _: len(checkpoints(out)) == 2, arguments, tmp_path)
+    done = interrupted(lambda: len(checkpoints(out)) == 2, arguments, tmp_path)
     printed = done.stdout + done.stderr
     assert (done.returncode, printed) == (130, "The same command again goes on from here.\n")
     shutil.copytree(out, copies)
