@@ -8,6 +8,7 @@ results/hard_moments.json, by the runs' addresses.
 
 import json
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from styleinv_book.ablation import ABLATION
 from torch import Tensor
 
 import styleinv
-from styleinv.encoder import load_encoder
+from styleinv.encoder import Encoder, load_encoder
 from styleinv.files import write_text
-from styleinv.inversion import RESULTS_VERSION, Task, noise_image, plan
+from styleinv.inversion import RESULTS_VERSION, Task, noise_image
 from styleinv.losses import MomentLoss, moments
 from styleinv.protocol import PROTOCOLS
 from styleinv.runs import store
-from styleinv.runs.reference import REFERENCE, read_reference
+from styleinv.runs.reference import REFERENCE, Entry, read_reference
+from styleinv.runs.sweeps import plan_sweep, summary
 
 RESULTS = Path(__file__).parents[1] / "results"
 RECORD = RESULTS / "hard_moments.json"
@@ -67,6 +69,45 @@ def look(task: Task, image: Tensor) -> dict[str, Any]:
     }
 
 
+def planned(sweeps: dict[str, Entry], encoder: Encoder) -> Iterator[tuple[str, Task]]:
+    """The runs of the sweeps n4-* by the sweep's name.
+
+    They come seed by seed, so that strategies can be compared as soon as one seed is done.
+    """
+    protocols = PROTOCOLS | ABLATION
+    found = [
+        (name, task)
+        for name, entry in sweeps.items()
+        if name.startswith("n4-") and not entry.pictures
+        for task in plan_sweep(
+            entry.styles,
+            layers=entry.layers,
+            losses=entry.losses,
+            encoder=encoder,
+            protocol=protocols[entry.protocol],
+            seeds=entry.seeds,
+            size=entry.size,
+            iterations=entry.iterations[0],
+        )
+    ]
+    yield from sorted(found, key=lambda pair: pair[1].seed)
+
+
+def keep(seen: dict[str, Any], task: Task) -> None:
+    """Write the record: what is seen in the runs, and what made them."""
+    record = {
+        "styleinv": styleinv.__version__,
+        "results": RESULTS_VERSION,
+        "torch": torch.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "encoder": task.encoder.name,
+        "encoder_sha256": task.encoder.sha256,
+        "size": min(task.style.shape[1:]),
+        "runs": seen,
+    }
+    write_text(RECORD, json.dumps(record, indent=1) + "\n")
+
+
 def main(encoder_file: str, runs: Path) -> None:
     """Make the runs that are missing, and the record."""
     reference = read_reference(RESULTS / REFERENCE)
@@ -74,50 +115,16 @@ def main(encoder_file: str, runs: Path) -> None:
     if encoder.sha256 != reference.encoder_sha256:
         raise SystemExit(f"{encoder_file} has other weights than the reference runs need")
     seen = json.loads(RECORD.read_text())["runs"] if RECORD.exists() else {}
-    cells = [
-        (seed, name, entry, style, layer)
-        for name, entry in reference.sweeps.items()
-        if name.startswith("n4-") and not entry.pictures
-        for seed in entry.seeds
-        for style in entry.styles
-        for layer in entry.layers
-    ]
-    protocols = PROTOCOLS | ABLATION
-    # Seed by seed, so that strategies can be compared as soon as one seed is done.
-    for seed, name, entry, style, layer in sorted(cells, key=lambda cell: cell[0]):
-        task = plan(
-            style,
-            layer=layer,
-            loss=entry.losses[0],
-            encoder=encoder,
-            protocol=protocols[entry.protocol],
-            seed=seed,
-            size=entry.size,
-            iterations=entry.iterations[0],
-        )
-        address = task.address
-        if address in seen and store.find(task, runs / name) is not None:
+    for name, task in planned(reference.sweeps, encoder):
+        if task.address in seen and store.find(task, runs / name) is not None:
             continue
         inversion = task.run()
-        store.save(store.run_of(inversion), runs / name)
-        seen[address] = look(task, inversion.image)
-        print(
-            f"{name} {task.style_name} {layer} seed {seed}: {inversion.loss:.2g} after "
-            f"{inversion.evaluations} evaluations, {inversion.stop_reason}, "
-            f"{seen[address]['dead']} dead",
-            flush=True,
-        )
-        record = {
-            "styleinv": styleinv.__version__,
-            "results": RESULTS_VERSION,
-            "torch": torch.__version__,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "encoder": encoder.name,
-            "encoder_sha256": encoder.sha256,
-            "size": entry.size,
-            "runs": seen,
-        }
-        write_text(RECORD, json.dumps(record, indent=1) + "\n")
+        run = store.run_of(inversion)
+        store.save(run, runs / name)
+        seen[task.address] = look(task, inversion.image)
+        dead = seen[task.address]["dead"]
+        print(f"{name} seed {task.seed}: {summary(run, False)}, {dead} dead", flush=True)
+        keep(seen, task)
 
 
 if __name__ == "__main__":

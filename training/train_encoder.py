@@ -19,6 +19,7 @@ Writes `bundled.safetensors` and `bundled.json` (what the model card quotes) to 
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -145,32 +146,17 @@ def normalise_activations(state: dict[str, Tensor], images: Tensor) -> dict[str,
 
 
 def train(args: argparse.Namespace) -> None:
+    """Train, and write the weights with what the model card quotes."""
     torch.manual_seed(args.seed)
-    generator = torch.Generator().manual_seed(args.seed)
     images, labels, classes = load_split(args.data, "train", args.torchvision_cifar10)
     test_images, test_labels, _ = load_split(args.data, "test", args.torchvision_cifar10)
     model = TwoTasks(len(classes)).to(memory_format=torch.channels_last)
-    steps = args.epochs * (len(images) // args.batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps)
     started = time.perf_counter()
-    for epoch in range(args.epochs):
-        order = torch.randperm(len(images), generator=generator)
-        for batch in order[: len(order) // args.batch * args.batch].split(args.batch):
-            x = augment(normalise(images[batch]), generator)
-            x = x.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits, painted = model(x)
-            classification = F.cross_entropy(logits.float(), labels[batch], label_smoothing=0.05)
-            reconstruction = F.mse_loss(painted.float(), x)
-            optimizer.zero_grad()
-            (classification + args.reconstruction_weight * reconstruction).backward()
-            optimizer.step()
-            schedule.step()
+    for epoch in epochs(model, images, labels, args):
         accuracy, error = evaluate(model, test_images, test_labels)
         seconds = time.perf_counter() - started
         print(
-            f"epoch {epoch + 1}: accuracy {accuracy:.4f}, mse {error:.4f}, {seconds:.0f} s",
+            f"epoch {epoch}: accuracy {accuracy:.4f}, mse {error:.4f}, {seconds:.0f} s",
             flush=True,
         )
     args.out.mkdir(parents=True, exist_ok=True)
@@ -195,6 +181,30 @@ def train(args: argparse.Namespace) -> None:
         "sha256": load_encoder(weights).sha256,
     }
     (args.out / "bundled.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def epochs(
+    model: TwoTasks, images: Tensor, labels: Tensor, args: argparse.Namespace
+) -> Iterator[int]:
+    """Train the model; yields the number of each epoch, from 1 up, when it is over."""
+    generator = torch.Generator().manual_seed(args.seed)
+    steps = args.epochs * (len(images) // args.batch)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps)
+    for epoch in range(1, args.epochs + 1):
+        order = torch.randperm(len(images), generator=generator)
+        for batch in order[: len(order) // args.batch * args.batch].split(args.batch):
+            x = augment(normalise(images[batch]), generator)
+            x = x.contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits, painted = model(x)
+            classification = F.cross_entropy(logits.float(), labels[batch], label_smoothing=0.05)
+            reconstruction = F.mse_loss(painted.float(), x)
+            optimizer.zero_grad()
+            (classification + args.reconstruction_weight * reconstruction).backward()
+            optimizer.step()
+            schedule.step()
+        yield epoch
 
 
 def main() -> None:
