@@ -1,9 +1,9 @@
 """What an inversion costs on this machine, side by side in one run, in a few minutes: `make bench`.
 
 First this machine's ceilings and the live page's first picture; then, per layer and loss, one
-iteration of each method, the methods taking turns; then a race of four methods over one cell, drawn
-in `_build/bench.png`. The numbers go to `_build/bench.json`. The record that the book quotes is
-made by `benchmarks/full.py`.
+iteration of each method, the methods taking turns; then a race of three methods over one cell,
+drawn in `_build/bench.png`. The numbers go to `_build/bench.json`. The record that the book quotes
+is made by `benchmarks/full.py`.
 """
 
 import itertools
@@ -35,7 +35,11 @@ from styleinv.protocol import CHAPTER, FAST, SCIPY
 SIZE = 128
 CELLS = tuple(itertools.product(styleinv.LAYERS, ("gram", "moment-4", "mmd")))
 ROUNDS = 5
-RACE_ITERATIONS = 3000
+RACE = {
+    "fast": FAST,
+    "SciPy's L-BFGS-B": SCIPY.limited_to(500),
+    "Adam, 3000 iterations": CHAPTER.limited_to(3000),
+}
 FIRST_PICTURE = 3  # seconds
 BUILD = Path(__file__).parents[1] / "_build"
 
@@ -44,7 +48,7 @@ def main() -> None:
     """Print the table, keep it, draw the race."""
     BUILD.mkdir(exist_ok=True)
     encoder = styleinv.load_encoder("bundled")
-    limits = ceilings()
+    limits = ceilings(ROUNDS)
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads; at most "
         f"{limits['float32_gflop_per_s']:.0f} GFLOP/s (float32) and "
@@ -124,11 +128,7 @@ def run_race(encoder: styleinv.Encoder) -> list[dict[str, Any]]:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), layout="constrained")
     lines, pictures = axes
     lanes, found = [], []
-    for name, protocol in {
-        "fast": FAST,
-        "SciPy's L-BFGS-B": SCIPY.limited_to(500),
-        f"Adam, {RACE_ITERATIONS} iterations": CHAPTER.limited_to(RACE_ITERATIONS),
-    }.items():
+    for name, protocol in RACE.items():
         result = styleinv.invert(
             "bundled:strokes", loss="moment-3", size=SIZE, encoder=encoder, protocol=protocol
         )

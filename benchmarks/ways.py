@@ -92,7 +92,7 @@ def gflop(size: int, layer: str) -> float:
     return total / 1e9
 
 
-def ceilings() -> dict[str, float]:
+def ceilings(rounds: int = 5) -> dict[str, float]:
     """What this machine can do at most: convolutions in both precisions, memory traffic."""
     single = convolutions_alone(256, "relu_1_2", torch.float32)
     half = convolutions_alone(256, "relu_1_2", torch.bfloat16)
@@ -104,7 +104,7 @@ def ceilings() -> dict[str, float]:
             "bfloat16": lambda: seconds_per_call(half, 2),
             "copy": lambda: seconds_per_call(lambda: target.copy_(source), 2),
         },
-        rounds=5,
+        rounds,
     )
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     work = gflop(256, "relu_1_2")

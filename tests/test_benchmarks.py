@@ -8,6 +8,7 @@ from pathlib import Path
 import bench
 import full
 import pytest
+from first_picture import first_picture
 from released import ReleasedAlgorithm
 from ways import LOSSES, convolutions_alone, gflop, in_bfloat16
 
@@ -48,8 +49,10 @@ def test_half_precision_runs(bundled: Encoder) -> None:
 
 
 def test_bench_prints_keeps_and_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    small = {"SIZE": 16, "ROUNDS": 1, "RACE_ITERATIONS": 5, "CELLS": [("relu_1_1", "mmd")]}
-    for name, value in {**small, "BUILD": tmp_path}.items():
+    small = {"SIZE": 16, "ROUNDS": 1, "CELLS": [("relu_1_1", "mmd")], "BUILD": tmp_path}
+    race = {name: protocol.limited_to(2) for name, protocol in bench.RACE.items()}
+    here = {"RACE": race, "first_pictures": lambda: [first_picture(16)]}  # without a process
+    for name, value in {**small, **here}.items():
         monkeypatch.setattr(bench, name, value)
     bench.main()
     found = json.loads((tmp_path / "bench.json").read_text())
