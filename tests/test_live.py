@@ -84,7 +84,6 @@ def test_an_own_image_from_upload_to_download(page: "Page", live: LivePage, tmp_
         expect(element).not_to_have_attribute(name, str(element.get_attribute(name)))
     assert picture(page).evaluate("image => image.naturalWidth") == 32
     expect(number(page, "colour distance")).not_to_be_empty()
-    expect(page.get_by_text("No reference run here has the same style")).to_be_visible()
 
     button(page, "Pause").click()
     expect(button(page, "Resume")).to_be_enabled()
@@ -130,10 +129,6 @@ def test_two_runs_with_one_divider(page: "Page") -> None:
     for key in ("Home", "ArrowRight", "ArrowRight"):
         page.keyboard.press(key)
     assert left.input_value() == right.input_value() == "4"
-    lines = [line.bounding_box() for line in page.locator(".viewer-line").all()]
-    stages = [stage.bounding_box() for stage in page.locator(".viewer-stage").all()]
-    first, second = (line["x"] - stage["x"] for line, stage in zip(lines, stages, strict=True))
-    assert first == pytest.approx(second, abs=0.5)
 
 
 def test_a_file_that_is_no_picture_dropped_on_the_page(page: "Page") -> None:

@@ -72,10 +72,14 @@ def test_pauses_change_no_bit_and_are_not_counted(running: Session, wish: dict[s
     assert all(0 <= after - before < 0.35 for before, after in itertools.pairwise(seconds))
 
 
-def test_stops_within_one_iteration(running: Session, endless: dict[str, Any]) -> None:
+def test_stops_within_one_iteration_and_starts_nothing_before(
+    running: Session, endless: dict[str, Any]
+) -> None:
     running.start([endless])
     (attempt,) = running.attempts
     wait_for(lambda: attempt.iteration > 3)
+    with pytest.raises(styleinv.InputError, match="still going on"):
+        running.start([endless])
     with running.lock:
         at = attempt.iteration
         running.tell("stop")
@@ -94,16 +98,6 @@ def test_runs_go_one_after_another(running: Session, endless: dict[str, Any]) ->
         running.tell(order)
     running.join(5)
     assert [attempt.phase for attempt in running.attempts] == ["ended", "ended", "waiting"]
-
-
-def test_one_start_at_a_time(running: Session, endless: dict[str, Any]) -> None:
-    running.start([endless])
-    with pytest.raises(styleinv.InputError, match="still going on"):
-        running.start([endless])
-    running.clear()
-    assert running.attempts == []
-    running.join(5)
-    running.start([endless])
 
 
 @pytest.mark.parametrize(
