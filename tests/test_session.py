@@ -237,7 +237,7 @@ def tell(page: LivePage, wish: str, **content: Any) -> None:
         ({"style": __file__}, "Style is '"),
         ({"size": None}, "Size is None, but must be a whole number from 16"),
         ({"loss": "mmd", "alpha": None}, "Alpha, the kernel width, must be a number"),
-        ({"encoder": "file"}, "Encoder is a weights file, but the field has no file's name"),
+        ({"encoder": "file"}, "Encoder is a weights file, but the field for its name is empty"),
         ({"show": "all"}, "Show is 'all'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a reader can choose on the live page, and which runs a choice means."""
+"""The choices on the live page, and the runs that a choice stands for."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,8 @@ ENCODERS = {
     "file": "a weights file",
 }
 SHOWS = ("one", "compare", "layers", "moments")
-# What the page offers: lists of (value, title); and the protocols for pairs that are drawn anew.
+# The options of the page, as lists of (value, title); `adam` lists the protocols that can draw
+# new pairs at every iteration.
 OPTIONS: dict[str, Any] = {
     "layer": [(layer, layer) for layer in LAYERS],
     "loss": [(loss, title_of(loss)) for loss in LOSSES if loss != "mmd-random"],
@@ -26,7 +27,7 @@ OPTIONS: dict[str, Any] = {
     "encoder": list(ENCODERS.items()),
     "adam": [p.name for p in PROTOCOLS.values() if p.method == "adam"],
 }
-# What is chosen at first.
+# The initial choice.
 CHOICE: dict[str, Any] = {
     "show": "one",
     "style": STYLE_NAMES[0],
@@ -45,7 +46,7 @@ CHOICE: dict[str, Any] = {
 
 
 def runs_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The runs that a choice means, in their order, each as the arguments of `inversion.plan`.
+    """The runs that a choice stands for, in order, each as the arguments of `inversion.plan`.
 
     Args:
         choice: a value for every key of `CHOICE`.
@@ -66,7 +67,7 @@ def runs_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
     if encoder == "file":
         encoder = choice["weights"].strip()
         if not encoder:
-            raise InputError("encoder is a weights file, but the field has no file's name")
+            raise InputError("encoder is a weights file, but the field for its name is empty")
     common = {
         "style": choice["style"],
         "protocol": choice["protocol"],
@@ -81,7 +82,7 @@ def runs_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _loss_arguments(loss: str, choice: Mapping[str, Any]) -> dict[str, Any]:
-    """The loss; for MMD also the kernel width and the pairing that are chosen."""
+    """The loss and, for MMD, the chosen kernel width and pairing."""
     if loss not in WITH_ALPHA:
         return {"loss": loss}
     if not isinstance(choice["alpha"], int | float):

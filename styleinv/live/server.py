@@ -1,7 +1,7 @@
 """`styleinv explore`: the live page in the browser, from a server that only this machine reaches.
 
-Voilà serves one notebook, written for the occasion into a folder of its own, with a kernel for each
-window. Closing a window ends its kernel. If a browser crashes, its run stops after a few seconds
+Voilà serves one notebook, which is written into a temporary folder, with a kernel for each window.
+Closing a window ends its kernel. If a browser crashes, its run stops after a few seconds
 (`styleinv.live.widget.SILENCE`), and Jupyter ends the kernel within `ABANDONED_SECONDS` and
 `CHECK_SECONDS` after that.
 """
@@ -22,8 +22,8 @@ from styleinv.errors import InputError, whole_number
 
 HOST = "127.0.0.1"
 TEMPLATE = Path(__file__).parent / "voila"
-# Threads that wait for each other leave the processor to the browser, which draws beside the run:
-# on shared cores, a run is many times as fast.
+# Waiting threads leave the cores to the browser, which draws during the run. On shared cores, that
+# makes a run many times as fast.
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 # The page's own scripts; other extensions that may be installed are not loaded.
 EXTENSIONS = [
@@ -31,7 +31,7 @@ EXTENSIONS = [
     "@jupyter-widgets/jupyterlab-manager",
     "@voila-dashboards/widgets-manager8",
 ]
-# An idle kernel without a window ends after so many seconds.
+# The age in seconds at which an idle kernel without a window ends, and how often that is checked.
 ABANDONED_SECONDS, CHECK_SECONDS = 60, 5
 
 
@@ -48,7 +48,7 @@ def serve(out: Path, references: Path, port: int, opened: Callable[[str], object
         InputError: the port is in use or not allowed.
     """
     port = _free_port(port)
-    # Tornado warns of how Jupyter uses it.
+    # Tornado warns about the way Jupyter uses it.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="styleinv-live-") as folder:
         # Kernels inherit both; what they leave behind is removed with the folder.
@@ -63,7 +63,7 @@ def serve(out: Path, references: Path, port: int, opened: Callable[[str], object
 
 
 def _free_port(port: int) -> int:
-    """The port to listen on, which nobody else uses."""
+    """Check that nobody else uses the port; 0 stands for any free port."""
     whole_number("port", port, 0, 65535)
     try:
         with socket.create_server((HOST, port)) as probe:
@@ -91,7 +91,7 @@ def _config(folder: str, port: int) -> Config:
     c.Voila.open_browser = False
     c.Voila.log_level = "ERROR"
     c.Voila.tornado_settings = {
-        # Turns away a page of another host that pretends to be this one.
+        # Refuse the pages of other hosts that pretend to be this one.
         "allow_remote_access": False,
         # A window that closes ends its kernel by a POST without a token. There are no other POSTs,
         # and this one has the kernel's random id.

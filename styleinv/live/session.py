@@ -1,7 +1,7 @@
-"""A reader's runs: inversions in a thread of their own, which can be paused, skipped and stopped.
+"""A reader's runs: inversions in a separate thread, which can be paused, skipped and stopped.
 
-A session knows nothing of widgets. A run waits, and learns that it has to stop, in the callback of
-`Task.run`. Whoever shows the session looks at its attempts whenever it wants to.
+A session knows nothing of widgets. The callback of `Task.run` makes a run wait or stop. A view may
+read the session's attempts at any time.
 """
 
 import math
@@ -25,7 +25,7 @@ from styleinv.runs import store
 
 Phase = Literal["waiting", "loading", "running", "paused", "ended", "failed"]
 
-# The points of a curve are so far apart, as a factor between their evaluations.
+# From one point of a curve to the next, the evaluations grow by at least this factor.
 POINTS_APART = 1.03
 
 
@@ -43,7 +43,7 @@ class Attempt:
         seconds: computing time, without the pauses.
         result: the inversion, once it has ended; its times, too, are without the pauses.
         message: what went wrong, in a sentence.
-        notes: what there is to say about the style or the run, in sentences.
+        notes: warnings about the style or the run, in sentences.
         pauses: (evaluations at the beginning, length in seconds).
     """
 
@@ -74,9 +74,9 @@ class Attempt:
         return self.iteration / self.seconds if self.iteration and self.seconds else None
 
     def seconds_left(self) -> float | None:
-        """Computing time until the budget is used up, as fast as so far; theta may come earlier.
+        """Computing time until the budget is used up, at the speed so far; theta may come earlier.
 
-        None if the run has ended, or is beyond its budget in one of its extra rounds.
+        None if the run has ended, or has passed its budget and is in an extra round.
         """
         if self.task is None or self.result is not None or not self.points:
             return None
@@ -89,7 +89,7 @@ class Attempt:
         return left if protocol.seconds is None else min(left, protocol.seconds - self.seconds)
 
     def finish(self, result: Inversion) -> None:
-        """Note the result, with its times without the pauses."""
+        """Note the result, and take the pauses out of its times."""
         self.result = _without_pauses(result, self.pauses)
         self.pixels = to_uint8(result.image)
         self.seconds, self.iteration = self.result.seconds, result.iterations
@@ -159,7 +159,7 @@ class Session:
             self.attempts = []
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end of the runs, or for so many seconds."""
+        """Wait until the runs have ended, or for `timeout` seconds."""
         if self._thread is not None:
             self._thread.join(timeout)
 
@@ -177,14 +177,14 @@ class Session:
         with self.lock:
             results = [one.result for one in self.attempts if one.result is not None]
         if not results:
-            raise InputError("there is no picture to save before a run has ended or was stopped")
+            raise InputError("there is no picture to save until a run has ended")
         return [store.save(store.run_of(result), folder) for result in results]
 
     def take_upload(self, name: str, content: bytes) -> tuple[Path, list[str]]:
-        """Keep a file of the reader's until the session is gone.
+        """Keep an uploaded file until the session is gone.
 
         Returns:
-            its path, and what there is to say about it, in sentences.
+            the path of the file, and warnings about it, in sentences.
 
         Raises:
             InputError: the file is not an image that can be inverted.
@@ -206,14 +206,14 @@ class Session:
                 break
             try:
                 self._run(attempt)
-            except Exception as error:  # the page says what it is, and lives on
+            except Exception as error:  # the page shows the error, and the session goes on
                 attempt.phase, attempt.message = "failed", _reason(error)
                 break
 
     def _run(self, attempt: Attempt) -> None:
         attempt.phase = "loading"
         wish = attempt.asked_for
-        # To paint a large style would take long.
+        # Checked first, because painting a large style takes long.
         check_memory(wish["size"], wish["size"], wish["layer"], wish["loss"])
         folder = Path(wish["style"]).parent
         with _notes(folder) as notes:
@@ -229,7 +229,7 @@ class Session:
             attempt.finish(result)
 
     def _see(self, attempt: Attempt, iterate: Iterate) -> bool:
-        """Note where the run is, wait while it is paused, return whether it has to stop."""
+        """Note the run's progress, wait while it is paused, and return whether it has to stop."""
         with self.lock:
             attempt.note(iterate)
             if self._wanted or self._pausing:
@@ -266,7 +266,7 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _notes(folder: Path) -> Iterator[list[str]]:
-    """A list that holds, afterwards, the warnings of the block, without the path of `folder`."""
+    """A list that, after the block, holds its warnings without the path of `folder`."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

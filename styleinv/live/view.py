@@ -25,7 +25,7 @@ SHADES = dict(zip(LAYERS, (40, 60, 80, 100), strict=True))
 
 
 class References:
-    """The reference runs in a folder, which are read when the first one is looked for."""
+    """The reference runs in a folder. They are read at the first look-up."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
@@ -55,18 +55,18 @@ class References:
 
 
 def _cell(source: str, asked: Asked) -> tuple[str, Asked]:
-    """What two runs must agree in to be compared: everything but the machine."""
+    """The values that two comparable runs share: everything except the machine."""
     protocol = msgspec.structs.replace(asked.protocol, seconds=None)
     machine = {"style_sha256": "", "encoder": "", "device": "", "dtype": ""}
     return source, msgspec.structs.replace(asked, protocol=protocol, **machine)
 
 
 class View:
-    """What there is to see of a session, beside the reference runs."""
+    """The state of a session for display, with the reference runs to compare it with."""
 
     def __init__(self, session: Session, references: References) -> None:
         self.session, self.references = session, references
-        # The picture that was measured, and its measures.
+        # For each attempt, the last picture that was measured, and its measures.
         self._measured: WeakKeyDictionary[Attempt, tuple[Pixels, dict[str, str]]]
         self._measured = WeakKeyDictionary()
         self._next_measure = 0.0
@@ -117,7 +117,7 @@ class View:
         }
 
     def _measure(self, attempts: Sequence[Attempt]) -> None:
-        """Measure new pictures: the last one of a run at once, others when it is time again."""
+        """Measure new pictures: a run's last picture at once, others at most every so often."""
         began = time.monotonic()
         for attempt in attempts:
             pixels, style = attempt.pixels, attempt.style
@@ -138,7 +138,7 @@ def _measures(pixels: Pixels, style: Pixels) -> dict[str, str]:
 
 
 def _numbers(attempt: Attempt) -> dict[str, str]:
-    """How far a run has come, as texts for the table."""
+    """The progress of a run, as texts for the table."""
     if not attempt.points:
         return {}
     evaluations, loss = attempt.points[-1]
@@ -154,7 +154,7 @@ def _numbers(attempt: Attempt) -> dict[str, str]:
 
 
 def _status(attempt: Attempt) -> str:
-    """A few words to stand below a picture."""
+    """A few words below a picture that say what its run is doing."""
     if attempt.result is not None:
         return f"ended: {attempt.result.stop_reason}"
     loss = attempt.asked_for["loss"]

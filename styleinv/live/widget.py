@@ -1,8 +1,8 @@
 """The live page: an ipywidget that inverts a style while the reader watches.
 
-The browser shows the state and sends wishes. A thread looks at the session a few times a second and
-sends what it sees, but nothing more before the browser has answered: a slow browser gets fewer
-pictures, and a run is stopped when no window has answered for `SILENCE` seconds.
+The browser shows the state and sends wishes. A thread sends the state of the session a few times a
+second, but only after the browser has answered the last time, so that a slow browser gets fewer
+pictures. If no window answers for `SILENCE` seconds, the run is stopped.
 """
 
 import threading
@@ -48,7 +48,7 @@ def page(
         styles: the reader's own image files, or names of styles; the first one is chosen.
         references: the folder of the reference runs, if there is one.
         out: the folder for what the reader saves.
-        choice: what is chosen at first, in place of `choices.CHOICE`; `encoder` may be the path of
+        choice: initial choices that replace those of `choices.CHOICE`; `encoder` may be the path of
             a weights file.
 
     Raises:
@@ -92,7 +92,7 @@ class LivePage(anywidget.AnyWidget):
     # --- Wishes --------------------------------------------------------------------------------
 
     def _receive(self, _: object, content: dict[str, Any], buffers: Sequence[memoryview]) -> None:
-        """Do what a message from the browser wishes for; if it is wrong, the page says why."""
+        """Carry out the wish in a message from the browser; if that fails, the page says why."""
         self._heard = time.monotonic()
         wish = content.pop("do")
         if wish == "seen":
@@ -156,7 +156,7 @@ class LivePage(anywidget.AnyWidget):
     # --- What is shown -------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Show the session until its runs have ended; stop them if nobody looks any more."""
+        """Show the session until its runs have ended; stop them if no window answers any more."""
         batch, self._heard = self.session.batch, time.monotonic()
         try:
             while self.session.is_alive() and batch == self.session.batch:
@@ -170,7 +170,7 @@ class LivePage(anywidget.AnyWidget):
                 self.session.join(max(FRAME_SECONDS, cost / FRAME_SHARE))
             self._show()
         except BaseException:
-            self.session.tell("stop")  # or it would go on unseen
+            self.session.tell("stop")  # otherwise the run would go on unseen
             raise
 
     def _show(self) -> None:
@@ -194,14 +194,14 @@ class LivePage(anywidget.AnyWidget):
 def _tile(source: str | Path) -> dict[str, Any]:
     """A style as the page offers it: value, label and a small picture."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a run or an upload tells them
+        warnings.simplefilter("ignore")  # a run or an upload shows them
         picture = png(to_uint8(load_style(source, THUMBNAIL)))
     label = short_name(public_name(source)).replace("_", " ")
     return {"value": str(source), "label": label, "picture": picture}
 
 
 def png(pixels: Pixels) -> bytes:
-    """The pixels as a PNG file, which is made quickly rather than small."""
+    """Encode the pixels as a PNG file, for speed rather than for size."""
     file = BytesIO()
     Image.fromarray(pixels).save(file, "png", compress_level=1)
     return file.getvalue()
