@@ -1,6 +1,6 @@
-"""The command line: each command is a function here, its options are the function's arguments.
+"""The command line: each command is a function here, and its options are the arguments.
 
-Starting it loads the core and Typer alone; a command imports the room that it needs.
+Starting it loads only the core and Typer; a command imports the room that it needs.
 """
 
 import io
@@ -88,7 +88,7 @@ def invert(
     device: DeviceOption = "cpu",
     out: OutOption = OUT,
     checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
-    again: Annotated[bool, Option("--again", help="Make a run anew that is there.")] = False,
+    again: Annotated[bool, Option("--again", help="Make a run again that is there.")] = False,
 ) -> None:
     """Invert one style image and write the picture with its record.
 
@@ -100,9 +100,9 @@ def invert(
     protocol's budget and drops its extra rounds. A run that --seconds stops is not repeatable; the
     limit is 1800 by default, and there is none for `chapter`, `released` or with --iterations.
 
-    Ctrl-C finishes the current iteration and saves what is there; the same command goes on from
-    there. So it does after a crash, from the last checkpoint, which lies beside the record
-    (`scipy`, `unbounded` and `clamped` have none).
+    Ctrl-C finishes the current iteration and saves the picture; the same command then continues.
+    After a crash, it continues from the last checkpoint, which is beside the record (`scipy`,
+    `unbounded` and `clamped` have none).
     """
     checked_seconds("checkpoint-every", checkpoint_every)
     task = plan(
@@ -169,7 +169,7 @@ def sweep(
     iterations: IterationsOption = None,
     device: DeviceOption = "cpu",
     out: OutOption = OUT,
-    reference: Annotated[Path | None, Option(help="File that asks for runs, see above.")] = None,
+    reference: Annotated[Path | None, Option(help="File that lists runs, see above.")] = None,
     workers: Annotated[int | None, Option(help="Number of runs at once, a process each.")] = None,
     scheduler: Annotated[str | None, Option(help="A Dask scheduler's tcp://HOST:PORT.")] = None,
     threads: Annotated[int | None, Option(help="Threads per run, see above.")] = None,
@@ -179,12 +179,12 @@ def sweep(
 
     Example: styleinv sweep --style painting.jpg --style bundled:strokes --seeds 3 --workers 2
 
-    With --reference FILE, the runs are those that the file asks for, and they land in runs/ beside
-    it: only --encoder and --device count then, and how the sweep is carried out. That is set by
-    --workers or --scheduler, and by --threads. By default one process takes as many threads as the
-    machine offers, and workers share them; another number can change a result's last digits.
+    With --reference FILE, the file lists the runs, and they are saved in runs/ beside it. Besides
+    it, only --encoder, --device and the options from --workers on then have an effect. By default
+    one process takes as many threads as the machine offers, and workers share them; another number
+    can change a result's last digits.
 
-    Ctrl-C finishes the current iteration; the same command goes on from there.
+    Ctrl-C finishes the current iteration; the same command then continues.
     """
     from styleinv.runs.reference import make_reference_runs
     from styleinv.runs.sweeps import Execution, make_runs, plan_sweep
@@ -265,7 +265,7 @@ def book(
 
 @app.command()
 def verify(
-    folder: Annotated[Path, Argument(help="Where records are, also in folders below.")],
+    folder: Annotated[Path, Argument(help="Folder of records; its subfolders count as well.")],
     rerun: Annotated[int, Option(min=0, help="Make this many small runs again.")] = 0,
     encoder: Annotated[str | None, Option(help="Weights of runs whose encoder is a file.")] = None,
     seed: Annotated[int | None, Option(help="Seed of the draw; default: a new one.")] = None,
@@ -327,7 +327,7 @@ def explore(
 
     Example: styleinv explore --out pictures
 
-    The page is for this machine only. Closing it ends its run, Ctrl-C ends them all.
+    Only this machine can reach the page. Closing it ends its run; Ctrl-C ends all runs.
     """
     with _needs("book"):
         from styleinv.live.server import serve
@@ -369,7 +369,7 @@ def _report(line: str) -> None:
 
 @contextmanager
 def _needs(extra: str) -> Iterator[None]:
-    """Say which extra of the package a command needs, where an import inside fails."""
+    """Name the extra of the package that a command needs, if an import inside fails."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -379,7 +379,7 @@ def _needs(extra: str) -> Iterator[None]:
 
 
 def _check_writable(folder: Path) -> None:
-    """Refuse before the long run a folder that cannot be made or written after it."""
+    """Refuse a folder that cannot be made or written now, rather than after the long run."""
     path = folder.absolute()
     try:
         existing = next(above for above in (path, *path.parents) if above.exists())
@@ -394,8 +394,8 @@ def _check_writable(folder: Path) -> None:
 def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
     """A bar with the loss and the time left to the end of the budget (theta may come earlier).
 
-    Yields what moves it: a function of iterations, evaluations (the budget counts one of the two)
-    and loss.
+    Yields the function that updates the bar, given the iterations, the evaluations (the budget
+    counts one of the two) and the loss.
     """
     # Behind the description, the bar, the percentage and the time that is left.
     text = "at most  {task.completed}/{task.total}  loss {task.fields[loss]:.2e}"
@@ -414,9 +414,9 @@ def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Take the first Ctrl-C (or a batch system's SIGTERM) as a wish to stop; the second one stops.
+    """Take the first Ctrl-C or SIGTERM as a request to stop; the second one stops at once.
 
-    Yields a function that says whether the wish has come.
+    Yields a function that tells whether the request has come.
     """
     received: list[int] = []
 
@@ -447,7 +447,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt, Timeout):
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
-        # PyTorch has a type of its own for a GPU's memory, and none for the computer's.
+        # PyTorch has an error type for a lack of GPU memory, but none for the computer's memory.
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not known and "can't allocate memory" not in str(error):
             raise

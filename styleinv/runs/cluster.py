@@ -1,10 +1,10 @@
-"""Runs on a Dask cluster: worker processes on this machine, or a scheduler that has its own.
+"""Make runs on a Dask cluster: on worker processes of this machine, or on a scheduler's workers.
 
-A worker makes a run as `store.obtain` does, in the sweep's folder. Where workers share that folder,
-the run of a worker that was killed goes on elsewhere from its checkpoint; a worker that has a disk
-of its own makes the run from its beginning, and the sweep keeps it here, too.
+A worker makes a run by `store.obtain`, in the sweep's folder. If workers share that folder and one
+of them is killed, another continues its run from the checkpoint. A worker with a disk of its own
+starts the run from the beginning, and the sweep saves the result here as well.
 
-What Dask logs is not shown: its errors are raised as sentences. Dask comes with the package's extra
+Dask's log is not shown; its errors are raised as `InputError`. Dask comes with the package's extra
 `cluster`.
 """
 
@@ -36,7 +36,7 @@ from styleinv.runs import store
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import MOST_THREADS, Execution, Made
 
-# Of one run, or of none where it was stopped.
+# The answer of a worker: one run, or none if the sweep was stopped.
 Future = distributed.Future[list[Made]]
 # `store.obtain` for one folder.
 Obtain = Callable[..., tuple[Run, bool]]
@@ -58,8 +58,8 @@ class DaskCluster:
 
     Attributes:
         client: connected to their scheduler.
-        threads: of each run; another number can change a result's last digits.
-        here: the workers share this machine's memory.
+        threads: number of threads of each run; it can change the last digits of a result.
+        here: whether the workers share this machine's memory.
     """
 
     client: distributed.Client
@@ -69,11 +69,11 @@ class DaskCluster:
     def runs(
         self, tasks: Sequence[Task], folder: Path, pictures: bool, execution: Execution
     ) -> Generator[Made, None, None]:
-        """Yield each task's number, run, and whether it was found, as they come, until stopped.
+        """Yield each task's number, its run, and whether the run was found, as the runs finish.
 
         Raises:
-            InputError: a run was refused, or too many workers died with it; a worker cannot be
-                used; or the scheduler is gone. Runs at work stop then, each with a checkpoint.
+            InputError: a run or a worker cannot be used, too many workers died while they made the
+                same run, or the scheduler is gone. Unfinished runs then stop with a checkpoint.
         """
         missing = {}
         for number, task in enumerate(tasks):
@@ -108,8 +108,8 @@ class DaskCluster:
     ) -> Generator[Made, None, None]:
         """Have the workers make the runs of `tasks`, whose keys are their numbers.
 
-        Each worker has one run at a time: so none waits behind a long one, few are at work when
-        somebody wants to stop, and a dying worker counts against the run that it had, no other.
+        Each worker gets one run at a time. No run then waits behind a long one, few runs are
+        unfinished when the sweep stops, and a worker's death counts only against its own run.
         """
         stopped = distributed.Event(client=self.client)
         order = (obtain, stopped, self.threads, RESULTS_VERSION)
@@ -131,7 +131,7 @@ class DaskCluster:
             yield from future.result()
 
     def _check_memory(self, tasks: Iterable[Task]) -> None:
-        """Refuse more workers than have memory for the largest runs at the same time."""
+        """Refuse more workers than the memory allows for the largest runs at the same time."""
         needs = sorted((task.needed_memory() for task in tasks), reverse=True)
         together = list(itertools.accumulate(needs[: len(self.client.nthreads())]))
         available = available_memory()
@@ -148,11 +148,11 @@ class DaskCluster:
 def local_cluster(workers: int, threads: int | None = None) -> Iterator[DaskCluster]:
     """Start worker processes on this machine, which nothing outside it can reach.
 
-    They import the script that asks for them: it needs its ``if __name__ == "__main__":``.
+    The workers import the script that calls this; it needs ``if __name__ == "__main__":``.
 
     Args:
         workers: 1 to 1024.
-        threads: of each run, 1 to 1024; by default those of this process, shared out.
+        threads: threads of each run, 1 to 1024; by default the workers share this process's number.
 
     Raises:
         InputError: an argument is not allowed.
@@ -165,7 +165,7 @@ def local_cluster(workers: int, threads: int | None = None) -> Iterator[DaskClus
             cluster = distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                # There is no dashboard; its server, which listens all the same, gets any port.
+                # The dashboard is off, but its server still listens: on any free port.
                 dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"dashboard": False},
                 memory_limit=None,
@@ -181,7 +181,7 @@ def remote_cluster(address: str, threads: int | None = None) -> Iterator[DaskClu
 
     Args:
         address: such as tcp://host:8786.
-        threads: of each run, 1 to 1024; by default as many as a run has here.
+        threads: threads of each run, 1 to 1024; by default as many as a run has here.
 
     Raises:
         InputError: an argument is not allowed, or nobody answers there.
@@ -207,9 +207,9 @@ def remote_cluster(address: str, threads: int | None = None) -> Iterator[DaskClu
 
 @contextmanager
 def _ctrl_c_kept_from_children() -> Iterator[None]:
-    """Keep from new processes the Ctrl-C that a terminal sends to all: this one stops them.
+    """Keep a terminal's Ctrl-C from new processes, because this process is the one to stop them.
 
-    Threads and processes that start here inherit that the signal is blocked, and so do theirs.
+    Threads and processes that start here inherit the blocked signal, and pass it on to theirs.
     """
     resource_tracker.ensure_running()  # starting it later would unblock the signal again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -222,10 +222,10 @@ def _ctrl_c_kept_from_children() -> Iterator[None]:
 def _make(
     number: int, task: Task, obtain: Obtain, stopped: distributed.Event, threads: int, results: int
 ) -> list[Made]:
-    """On a worker: make a run or find it; the list is empty where the sweep stopped it.
+    """Make a run on a worker, or find it. The list is empty if the sweep was stopped.
 
     Raises:
-        InputError: the run or the worker cannot be used; `results` is the version of the results.
+        InputError: the run cannot be made, or the worker does not make version `results`.
     """
     worker = distributed.get_worker()
     if (worker.state.nthreads, RESULTS_VERSION) != (1, results):
@@ -245,6 +245,6 @@ def _make(
 
     try:
         run, found = obtain(task, callback=stop, stop=stop)
-    except Timeout:  # it was waiting for another process that makes this run
+    except Timeout:  # it waited for another process that makes this run
         return []
     return [] if run.was_stopped else [(number, run, found)]

@@ -131,7 +131,7 @@ def reference_runs(
 
     Args:
         results: the folder with `reference.yml` and the runs.
-        seed, iterations: which, where the sweep has several; the first ones by default.
+        seed, iterations: the seed and the budget, if the sweep has several; by default the first.
 
     Raises:
         InputError: there is no such sweep, or a run is missing or altered.
