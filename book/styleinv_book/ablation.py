@@ -1,7 +1,7 @@
-"""What makes four moments hard, and what solves it: the protocols that the page on N = 4 compares.
+"""The protocols that the page on N = 4 compares, to find what makes four moments hard.
 
-Each protocol in `ABLATION` is ``fast`` with other stages before the exact loss, or from another
-start, and differs from another one in a single thing. They serve that comparison alone:
+Each protocol in `ABLATION` is ``fast`` with other stages before the exact loss or another start,
+and differs from one of the others in a single setting. They serve that comparison alone:
 `styleinv.protocol.PROTOCOLS` does not list them; pass the `Protocol` itself to `styleinv.invert`.
 """
 

@@ -2,9 +2,9 @@
 
 A build works in a folder of its own in `_build` and replaces `_build/html` only if no page has a
 warning: a failure leaves the last good book. Every executed notebook is kept in `_build/executed`,
-under a name that changes with all that its outputs depend on, and is taken from there while that
-stays the same. A build that is killed therefore loses only the notebook that was running; the
-runs that this notebook had finished are kept, too.
+under a name that changes with everything that its outputs depend on. Later builds use it as long
+as the name stays the same. A build that is killed therefore loses only the notebook that was
+running; the runs that this notebook had finished are kept, too.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     root = root.resolve()
     if not (root / "_toc.yml").is_file():
         raise InputError(f"root is {str(root)!r}, but must be the project's folder, with _toc.yml")
-    # In the order in which readers come to them.
+    # In the order of the table of contents.
     names = re.findall(r"file: (notebooks/\S+)", (root / "_toc.yml").read_text())
     notebooks = {source: jupytext.read(source) for source in (root / f"{x}.md" for x in names)}
     defaults = {source: defaults_of(notebook) for source, notebook in notebooks.items()}
@@ -84,7 +84,7 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
 
 @contextmanager
 def _own_stage(build: Path) -> Iterator[Path]:
-    """An empty folder, for the one build at a time that there is.
+    """An empty folder for this build, while other builds wait for its end.
 
     Each build has a new one: a process that a killed build left behind may still write to its own.
     """
@@ -100,16 +100,16 @@ def _own_stage(build: Path) -> Iterator[Path]:
 
 
 def _brought_in(name: str, value: Any, root: Path) -> Any:
-    """The parameter with copies of the reader's files, so that no page shows where those are.
+    """The parameter with copies in place of the reader's files: no page shows their folders.
 
-    A copy's path is as seen from the notebooks.
+    The path of a copy is relative to the notebooks.
     """
     if isinstance(value, list):
         return [_brought_in(name, one, root) for one in value]
     if name not in ("styles", "encoder") or not os.path.isfile(value):
         return value
     content = Path(value).read_bytes()
-    # In a folder that is named by the content, the file keeps its own name.
+    # The name of the folder is a hash of the content; the file keeps its own name.
     copy = f"_build/inputs/{hashlib.sha256(content).hexdigest()[:12]}/{Path(value).name}"
     write_atomically(root / copy, lambda part: part.write_bytes(content))
     return f"../{copy}"
@@ -131,10 +131,10 @@ def _shared_digest(root: Path) -> bytes:
 def _executed(
     source: Path, notebook: NotebookNode, parameters: dict[str, Any], shared: bytes
 ) -> Path:
-    """The executed notebook: kept from an earlier build, or made now.
+    """The path of the executed notebook, which an earlier build has kept or this one makes.
 
-    Its name changes with all that its outputs depend on; files among the parameters are copies
-    with their content in their names.
+    Its name changes with everything that its outputs depend on. That includes the content of files
+    among the parameters: these are copies whose paths contain its hash.
     """
     key = shared + source.read_bytes() + json.dumps(parameters, sort_keys=True).encode()
     name = f"{source.stem}-{hashlib.sha256(key).hexdigest()[:16]}.ipynb"
@@ -155,7 +155,7 @@ def _say(line: str) -> None:
 
 def _execute(source: Path, notebook: NotebookNode, parameters: dict[str, Any]) -> NotebookNode:
     """Run one notebook with these parameters and return it with its outputs."""
-    # Or the debugger complains of Python's frozen modules in every notebook's output.
+    # Otherwise the debugger complains about frozen modules in every notebook's output.
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try:
         result: NotebookNode = papermill.execute_notebook(
@@ -179,12 +179,12 @@ def _execute(source: Path, notebook: NotebookNode, parameters: dict[str, Any]) -
 
 
 def _tidy(notebook: NotebookNode) -> None:
-    """Fold the parameters away, and drop the times and paths of the machine it ran on."""
+    """Fold the parameters away, and drop times and paths of the machine that ran the notebook."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":  # warnings, told on the terminal, name files of this machine
+        if cell.cell_type == "code":  # warnings name files of this machine
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
         tags = cell.metadata.get("tags", [])
         for tag, prompt in FOLDED.items():
@@ -209,7 +209,7 @@ def _fill(stage: Path, root: Path, executed: Mapping[Path, Path]) -> None:
 
 
 def _render(stage: Path) -> None:
-    """Run jupyter-book on the stage with every warning an error."""
+    """Run jupyter-book on the stage, and treat every warning as an error."""
     log = stage.with_name("jupyter-book.log")
     program = str(Path(sys.executable).with_name("jupyter-book"))
     command = [program, "build", str(stage), "-W", "-n", "--keep-going"]
@@ -224,7 +224,7 @@ def _render(stage: Path) -> None:
 
 
 def _publish(html: Path, target: Path) -> None:
-    """Put the new book in the old one's place; killed in between, `_finish_exchange` helps."""
+    """Replace the old book by the new one; after a kill, `_finish_exchange` completes it."""
     if target.exists():
         target.rename(target.with_suffix(".old"))
     html.rename(target)
@@ -232,7 +232,7 @@ def _publish(html: Path, target: Path) -> None:
 
 
 def _finish_exchange(target: Path) -> None:
-    """Remove the book that was replaced; bring it back where the new one did not come."""
+    """Remove the old book, or bring it back if the new one never took its place."""
     old = target.with_suffix(".old")
     if old.exists() and not target.exists():
         old.rename(target)

@@ -27,7 +27,7 @@ Names = str | tuple[str, ...] | None
 Records = Mapping[Path, Record]
 
 RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
-# What it takes a run to converge, see `value`.
+# The costs of convergence, see `value`.
 COSTS = ("iterations_to_converge", "evaluations_to_converge", "seconds_to_converge")
 MEASURES = ("loss", "converged", "clean", "failed", *COSTS, *Measures.__struct_fields__)
 
@@ -45,7 +45,7 @@ class Terms(_Plain, frozen=True):
 
 
 class Rule(_Plain, frozen=True):
-    """The range in which the interval of an effect must lie; the bounds do not belong to it."""
+    """The range in which the interval of an effect must lie, without its bounds."""
 
     above: float = -math.inf
     below: float = math.inf
@@ -79,7 +79,7 @@ class Choice(_Plain, frozen=True):
     least_artefact_area: float = 0.0
 
     def among(self, records: Records) -> Records:
-        """Those of the records that are chosen. The folder of a record is named for its sweep."""
+        """The chosen ones of the records. The folder of a record is named after its sweep."""
         return {path: record for path, record in records.items() if self._has(path, record)}
 
     def _has(self, path: Path, record: Record) -> bool:
@@ -105,7 +105,7 @@ class Part(_Plain, frozen=True):
         rule: decides whether the part holds.
         runs: all other runs are left out.
         losses_within: two runs are compared if their final losses differ by this factor or less.
-        beside: the part is shown, but does not count for the verdict.
+        beside: whether the part is only shown and does not count for the verdict.
     """
 
     says: str
@@ -209,10 +209,10 @@ def read_claims(file: Path) -> Claims:
 def judge(
     results: str | Path, file: str | Path, wanted: Sequence[str] = ()
 ) -> tuple[list[Row], list[Path]]:
-    """The claims in `file`, all or those with the `wanted` ids, judged by the records in `results`.
+    """Judge the claims in `file`, all or those with the `wanted` ids, by the records in `results`.
 
-    Pictures are not read. Records that are not as they were written count as well; the second
-    value lists them (`styleinv.runs.verification` looks closer).
+    Pictures are not read. Altered records count as well, and the second value lists them
+    (`styleinv.runs.verification` checks more).
 
     Raises:
         InputError: the file or a record cannot be read, a part has nothing to compare, or its
@@ -272,7 +272,7 @@ def bootstrap(samples: Sequence[Sample]) -> tuple[float, float, float]:
 
 
 def _samples(part: Part, among: Records, terms: Terms) -> list[Sample]:
-    """One for every run of which the level is asked for, or for every two that are compared."""
+    """A sample for every run if the effect is a level, else for every two runs compared."""
     ours = part.of.among(among).values()
     if part.effect == "level":
         return [Sample(x.source, x.asked.seed, value(part.measure, x, terms)) for x in ours]
@@ -321,7 +321,7 @@ def _converged_at(run: Record, terms: Terms) -> TracePoint | None:
 def value(measure: str, run: Record, terms: Terms) -> float:
     """The value of one of the `MEASURES`; 0 or 1 for `converged`, `clean` and `failed`.
 
-    A run that does not converge has no cost of convergence: what it took in all stands in for it.
+    For a run that does not converge, the cost of the whole run stands for the cost of convergence.
     """
     result, measures = run.result, run.measures
     converged = result.loss < terms.loss

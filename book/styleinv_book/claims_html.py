@@ -7,7 +7,7 @@ from styleinv_book.claims import Effect, Row, judge
 from styleinv_book.figures import RESULTS
 from styleinv_book.rendering import render_macro
 
-# As seen from every page: they all lie one folder down.
+# The path as seen from a page; all pages are one folder down.
 CLAIMS = "../book/claims.yml"
 MARGIN = 4  # percent of a drawing's width
 
@@ -30,13 +30,13 @@ def section(row: Row) -> str:
 
 
 def _places(effect: Effect) -> tuple[float, ...]:
-    """Where low, high, estimate and the ends of what is allowed are drawn, in percent of the width.
+    """Positions of low, high, estimate and the ends of the allowed range, in percent of the width.
 
     A rule without a lower, or an upper, bound allows everything up to that edge.
     """
     rule = effect.part.rule
     bounds = [bound for bound in (rule.above, rule.below) if math.isfinite(bound)]
-    # Factors are as far from 1 upwards as downwards.
+    # On a log scale, a factor and its reciprocal are equally far from 1.
     scale = math.log if effect.part.is_factor and min(bounds) > 0 else float
     interval = [scale(x) for x in (effect.low, effect.high, effect.estimate)]
     shown = [*interval, *map(scale, bounds)]

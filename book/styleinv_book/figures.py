@@ -31,10 +31,10 @@ from styleinv_book.rendering import render_macro
 from styleinv_book.viewer import link_to
 
 DPI = 100
-# As seen from every page: they all lie one folder down.
+# The paths as seen from a page; all pages are one folder down.
 VIEWER_PAGE, RESULTS, OWN_RUNS = "../notebooks/viewer.html", "../results", "../_build/runs"
 INK = "#222222"
-# Okabe and Ito's palette, told apart by the colour-blind; the same colour everywhere.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the same colours everywhere.
 BLUE, ORANGE = "#0072b2", "#d55e00"
 
 # The columns of the table of the runs behind a figure.
@@ -200,7 +200,7 @@ def figure(name: str, caption: str, *tabs: Panel | None) -> str:
     """A figure as HTML: its tabs that are not None, each with its origin, and a caption.
 
     Args:
-        name: of the figure within its page, for its HTML ids.
+        name: identifies the figure within its page, in HTML ids.
         caption: HTML.
     """
     return render_macro("figures.html.j2", "figure", name, caption, tabs)
@@ -230,7 +230,7 @@ def _data_url(kind: str, content: BytesIO) -> str:
 def as_html(figure: Figure, alt: str) -> str:
     """A line plot as an HTML image that carries its own SVG."""
     buffer = BytesIO()
-    # Ids from a fixed salt, and no date: the same plot gives the same file.
+    # With a fixed salt for ids and without a date, the same plot gives the same file.
     with plt.rc_context({"svg.hashsalt": "styleinv"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return render_macro("figures.html.j2", "plot", _data_url("svg+xml", buffer), alt)

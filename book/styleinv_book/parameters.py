@@ -1,7 +1,7 @@
-"""The notebooks' parameters: what a reader may change in them, and to what.
+"""The notebooks' parameters: which variables a reader may set, and to which values.
 
-A parameter is a variable of a notebook's cell tagged "parameters". Its value there says what else
-it may be: a text, a whole number, None or a whole number, or a list of one of these.
+A parameter is a variable of a notebook's cell tagged "parameters". The type of its value there
+decides what is allowed: a text, a whole number, None or a whole number, or a list of one of these.
 """
 
 import ast
@@ -33,7 +33,7 @@ def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, 
     parameters: dict[str, Any] = {}
     if file is not None:
         name = f"parameters-file {str(file)!r}"
-        if not os.path.isfile(file):  # a pipe would be waited for forever
+        if not os.path.isfile(file):  # reading from a pipe might never end
             raise InputError(f"{name} cannot be read: it is not an existing file")
         try:
             parameters = yaml.safe_load(file.read_text())
@@ -68,7 +68,7 @@ def check_parameters(parameters: Mapping[str, Any], defaults: Mapping[str, Any])
                 f"{nearest(name, defaults)}"
             )
     given = {name: _like(defaults[name], name, value) for name, value in parameters.items()}
-    if given.get("encoder", "vgg19") != "vgg19":  # whose weights a notebook may have to download
+    if given.get("encoder", "vgg19") != "vgg19":  # a notebook may have to download its weights
         load_encoder(given["encoder"])
     with warnings.catch_warnings(action="ignore"):  # the notebooks that use a style warn
         for style in given.get("styles", []):

@@ -12,7 +12,7 @@ from styleinv.runs.store import style_file_name
 from styleinv_book.figures import DPI, INK
 
 STYLES = ("bundled:strokes", "skimage:coffee", "bundled:mosaic")
-SIZE, GAP, TOP = 256, 6, 24  # pixels: of an image, between images, above them
+SIZE, GAP, TOP = 256, 6, 24  # in pixels: an image's side, between images, above them
 ROOT = Path(__file__).parents[2]
 
 

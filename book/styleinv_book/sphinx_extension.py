@@ -1,4 +1,4 @@
-"""Sphinx extension of this book: runs beside the pages, links to the pages' sources."""
+"""Sphinx extension of this book: copies runs beside the pages, and links pages to their sources."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from sphinx.config import Config
 
 from styleinv.runs.store import read_records
 
-# GitHub and Binder both take it for the newest commit of the default branch.
+# GitHub and Binder both resolve this to the newest commit of the default branch.
 BRANCH = "HEAD"
 
 
@@ -33,7 +33,7 @@ def copy_runs(app: Sphinx, exception: Exception | None) -> None:
 
 
 def lead_to_repository(app: Sphinx, config: Config) -> None:
-    """Let the theme's buttons lead to the repository that the environment names, if it does."""
+    """Link the theme's buttons to the repository in `STYLEINV_REPOSITORY`, if that is set."""
     if repository := os.environ.get("STYLEINV_REPOSITORY"):
         config.html_theme_options |= {
             "repository_url": repository.rstrip("/"),
@@ -49,7 +49,7 @@ def lead_to_repository(app: Sphinx, config: Config) -> None:
 def lead_to_sources(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: document | None
 ) -> None:
-    """Let these buttons lead to a notebook's source: the executed .ipynb is in no repository."""
+    """Link the buttons to a notebook's source, because the executed .ipynb is in no repository."""
     for button in context["header_buttons"]:
         for link in button.get("buttons", [button]):
             if link.get("url", "").startswith("https:"):
@@ -59,7 +59,7 @@ def lead_to_sources(
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the functions above."""
     app.connect("config-inited", lead_to_repository)
-    # After the theme has made its list of buttons, at 501.
+    # The theme makes its list of buttons before, at priority 501.
     app.connect("html-page-context", lead_to_sources, priority=502)
     app.connect("build-finished", copy_runs)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -33,7 +33,7 @@ SHEET = Path(live.__file__).with_name("viewer.css")
 
 
 class Option(NamedTuple):
-    """One value of a control, what it is called, and its place among the others."""
+    """One value of a control, with its label and its place among the other values."""
 
     value: str
     label: str
@@ -46,7 +46,7 @@ def link_to(record: Record) -> str:
 
 
 def options_of(record: Record) -> dict[str, Option]:
-    """What a reader would have to choose to see a record, by control."""
+    """The option that a reader must choose in each control to see a record."""
     asked, source = record.asked, record.source
     layer, seed, encoder = asked.layer, str(asked.seed), asked.encoder
     size = str(asked.width) if asked.width == asked.height else f"{asked.width}x{asked.height}"
@@ -56,7 +56,7 @@ def options_of(record: Record) -> dict[str, Option]:
         "loss": _loss_of(asked),
         "seed": Option(seed, seed, (asked.seed,)),
         "protocol": _protocol_of(asked),
-        # A seed follows the name of random weights: the control comes last.
+        # The name of random weights ends in their seed.
         "encoder": Option(encoder, encoder, _place(encoder.partition(" ")[0], SOURCES)),
         "size": Option(size, f"{size.replace('x', ' x ')} px", (asked.width, asked.height)),
     }
@@ -72,7 +72,7 @@ def _loss_of(asked: Asked) -> Option:
 
 
 def _protocol_of(asked: Asked) -> Option:
-    """A protocol by its name; with another budget than its own, that is part of the choice."""
+    """A protocol by its name; a budget other than the protocol's own is part of the choice."""
     name, budget = asked.protocol.name, asked.protocol.budget
     place, own = _place(name, KNOWN), KNOWN.get(name)
     if own is None or budget == own.budget(asked.loss, asked.layer):
@@ -157,12 +157,12 @@ def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
 
 
 def _stage(name: str, asked: Asked) -> str:
-    """A stage as readers see it; some are called after the exact loss: "moment-3 compressed"."""
+    """A stage's title; the names of some stages contain a loss's, such as "moment-3 compressed"."""
     return name.replace(asked.loss, title_of(asked.loss))
 
 
 def thinned(trace: Sequence[TracePoint]) -> list[TracePoint]:
-    """About 60 points, log-spaced; with the first, the last and the first of each stage."""
+    """About 60 points, log-spaced, among them the first, the last and the first of each stage."""
     evaluations = [point.evaluations for point in trace]
     wanted = np.geomspace(evaluations[0], evaluations[-1], CURVE_POINTS)
     kept = {0, len(trace) - 1, *np.searchsorted(evaluations, wanted[1:-1]).tolist()}
@@ -197,7 +197,7 @@ def _facts(record: Record) -> dict[str, str]:
 
 
 def command(record: Record) -> str:
-    """The command that makes a run again; empty if it was made from what only Python has."""
+    """The command that makes a run again; empty if only Python has its style or its protocol."""
     asked, own = record.asked, PROTOCOLS.get(record.asked.protocol.name)
     if own is None or record.source == "tensor":
         return ""
