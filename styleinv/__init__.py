@@ -1,4 +1,4 @@
-"""Which style does a summary statistic of a VGG-19 layer hold? Seen by inverting it into noise."""
+"""Find out which style a summary statistic of a VGG-19 layer holds: invert it into noise."""
 
 from styleinv import losses
 from styleinv.encoder import LAYERS, Encoder, load_encoder

@@ -1,9 +1,9 @@
 """The optimisers that ours are compared with.
 
 * `l_bfgs_b`: SciPy's L-BFGS-B, the reference for `styleinv.optim.l_bfgs`;
-* `torch_l_bfgs`: PyTorch's L-BFGS, which knows no bounds.
+* `torch_l_bfgs`: PyTorch's L-BFGS, which has no bounds.
 
-They keep their state to themselves: a run cannot go on from a checkpoint, but starts anew.
+They have no checkpoints: an interrupted run starts again from the beginning.
 """
 
 import math
@@ -46,7 +46,7 @@ class _Best:
         self.image, self.loss = start.clamp(0, 1), math.inf
 
     def evaluate(self, image: Tensor) -> Tensor:
-        """The loss of an image; halts where it is not finite."""
+        """The loss of an image. Halts the run if it is not finite."""
         loss, _ = self.monitor.stage.objective(image)
         value = loss.item()
         self.monitor.evaluations += 1
@@ -56,7 +56,7 @@ class _Best:
         return loss
 
     def show(self) -> None:
-        """Show the monitor the best image; halts where it asks for that."""
+        """Show the monitor the best image. Halts the run if the monitor asks for that."""
         _halt_if(self.monitor.see(self.loss, self.image))
 
 
@@ -83,7 +83,7 @@ def l_bfgs_b(start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -
         best.show()
 
     limits = {"maxcor": protocol.memory, "maxiter": budget, "maxfun": budget}
-    # OpenBLAS's threads, idle between SciPy's small products, take the cores from PyTorch's.
+    # Between SciPy's small products, OpenBLAS's idle threads would take the cores from PyTorch's.
     openblas = ThreadpoolController().select(internal_api="openblas")
     try:
         with openblas.limit(limits=1):
@@ -106,8 +106,8 @@ def torch_l_bfgs(start: Tensor, protocol: Protocol, budget: int, monitor: Monito
     """`torch.optim.LBFGS` with its strong Wolfe line search, without bounds or clamped.
 
     Method ``l-bfgs unbounded`` lets pixels leave [0, 1]; ``l-bfgs clamped`` clamps the image inside
-    the closure, before every evaluation, as is often done with this optimiser, which then works
-    with a point that is not the one evaluated. The trace has the losses that the optimiser saw, at
+    the closure, before every evaluation. That is often done, but the optimiser then computes with a
+    point other than the one evaluated. The trace has the losses that the optimiser saw, at
     its best evaluation so far; the loss returned is that of the image returned, which is clamped.
     """
     image = start.detach().clone().requires_grad_()

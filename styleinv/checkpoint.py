@@ -1,8 +1,8 @@
-"""Checkpoints: the state of an unfinished run, in a file from which the run goes on to the same
-bits as if it had never been interrupted.
+"""Checkpoints: files that hold the state of an unfinished run. A run that continues from its
+checkpoint ends with the same bits as if it had never been interrupted.
 
 The file is PyTorch's archive of tensors and plain values with a checksum in front. Reading it
-executes nothing, and a damaged file is noticed and not taken up.
+executes nothing, and a damaged file is detected and not used.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ MOST_OF_THE_TIME = 0.05
 DEFAULT_SECONDS = 30.0
 MOST_SECONDS = 86_400.0
 SUFFIX = ".checkpoint"
-# Raise this when the content of the file changes: files of another format are not taken up.
+# Raise this when the content of the file changes. Files of another format are not used.
 FORMAT = 2
 DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -35,9 +35,9 @@ class Checkpoint:
 
     Attributes:
         path: ends in .checkpoint and need not exist; each `write` replaces it in one step.
-        run: names the run: the checkpoint of another run is refused.
-        results: `styleinv.inversion.RESULTS_VERSION`: what another version began would not end at
-            the same bits.
+        run: identifies the run; the checkpoint of another run is refused.
+        results: `styleinv.inversion.RESULTS_VERSION`; a run that another version began would not
+            end with the same bits.
         every: seconds between two checkpoints; 0: at every iteration.
     """
 
@@ -56,17 +56,17 @@ class Checkpoint:
         self._due = time.monotonic() + self.every
 
     def is_due(self) -> bool:
-        """Whether it is time to write the next one."""
+        """Whether it is time to write the next checkpoint."""
         return time.monotonic() >= self._due
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace the file.
 
         Args:
-            state: tensors and plain values, in dictionaries and lists as deep as you like.
+            state: tensors and plain values, nested in dictionaries and lists to any depth.
 
         Raises:
-            InputError: the file cannot be written; the one before is still there.
+            InputError: the file cannot be written; the previous one is still there.
         """
         began = time.monotonic()
         content = {**self._version(), "run": self.run, "made with": _made_with(), "state": state}
@@ -76,10 +76,10 @@ class Checkpoint:
         self._due = ended + max(self.every, pause)
 
     def read(self) -> dict[str, Any] | None:
-        """The state that was written last, on the CPU; None, with a warning, if it is of no use.
+        """The state that was written last, on the CPU; None, with a warning, if it cannot be used.
 
         Raises:
-            InputError: the file is another run's.
+            InputError: the file belongs to another run.
         """
         remove_parts(self.path)
         if not self.path.is_file():
@@ -119,7 +119,7 @@ def _save(content: dict[str, Any], path: Path) -> None:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
-    """The content of the file, or None if it is not as it was written."""
+    """The content of the file, or None if it has changed since it was written."""
     with path.open("rb") as file, suppress(pickle.UnpicklingError):  # more than plain values
         digest = file.read(DIGEST_SIZE)
         if hashlib.file_digest(file, "sha256").digest() != digest:
@@ -139,7 +139,7 @@ def _warn(sentence: str) -> None:
 
 
 def checked_seconds(argument: str, value: float) -> float:
-    """Return `value` if it can be the seconds between two checkpoints."""
+    """Return `value` if it is a valid number of seconds between two checkpoints."""
     if not 0 <= value <= MOST_SECONDS:
         raise InputError(
             f"{argument} is {value}, but must be a number of seconds from 0 to {MOST_SECONDS:,.0f}"

@@ -97,7 +97,7 @@ class Encoder(nn.Module):
     h and w are half of H and W, rounded as the layout says.
 
     Attributes:
-        name: the source as a person would say it.
+        name: the source's name, for people to read.
         layout: what the network does between its convolutions.
         sha256: fingerprint of the weights as float32 and of the structure, independent of the file
             they came from and of the type it holds them in.
@@ -181,7 +181,7 @@ def load_encoder(
             a ``.pth``/``.pt`` state dict. A file's weights may be of any type of `FLOATS` and are
             rounded to float32. ``"vgg19"`` takes the file of 548 MB that torchvision or an earlier
             call has downloaded to PyTorch's hub folder, or else downloads it there.
-        device: where the features are computed; never changed silently.
+        device: where the features are computed; there is no silent fallback.
         dtype: type of weights and features, one of `FLOATS`.
         seed: seed of ``"random"``, 0 to 2**63 - 1; the other sources ignore it.
 
@@ -294,7 +294,7 @@ def _in_float32(subject: str, tensor: Any, shape: tuple[int, ...]) -> Tensor:
         raise InputError(
             f"{subject} must be {allowed}, of a type of {_listed(FLOATS)}, but is {found}"
         )
-    # What is finite in float64 may not be in float32.
+    # A number that is finite in float64 may overflow in float32.
     single: Tensor = tensor.detach().float().contiguous()
     if not torch.isfinite(single).all():
         raise InputError(f"{subject} holds NaN or infinity, or does as float32")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-# A longer sentence loses its middle: the front names the argument, the end what is allowed.
+# A longer sentence loses its middle: it names the argument first and says last what is allowed.
 LONGEST_SENTENCE = 1000
 
 _short = reprlib.Repr()
@@ -26,17 +26,17 @@ class InputError(ValueError):
 
 
 def one_line(sentence: str) -> str:
-    """The sentence without line breaks and control characters, `LONGEST_SENTENCE` at most."""
+    """The sentence without line breaks and control characters, cut to about `LONGEST_SENTENCE`."""
     line = " ".join(part.strip() for part in sentence.splitlines()).strip()
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= LONGEST_SENTENCE else f"{line[:300]} ... {line[-600:]}"
 
 
 def shorten(value: Any) -> str:
-    """Write `value` as Python code, shortened: a text may have a million characters."""
+    """Write `value` as Python code, shortened, because a text may have a million characters."""
     try:
         return _short.repr(value)
-    except ValueError:  # Python writes no integer of more than some thousand digits
+    except ValueError:  # Python refuses to write integers of several thousand digits
         return "too long a number"
 
 

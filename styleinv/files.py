@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from styleinv.errors import InputError
 
-# Makes the file whose path it is given.
+# Writes a file to the path that it is given.
 Write = Callable[[Path], object]
 
 
@@ -22,7 +22,7 @@ def write_atomically(path: Path, write: Write) -> None:
     """Let `write` make a file beside `path`, then move it there in one step.
 
     Raises:
-        InputError: the folder cannot be made, or the file not be written.
+        InputError: the folder cannot be made, or the file cannot be written.
     """
     write_together({path: write})
 
@@ -34,7 +34,7 @@ def write_together(writes: Mapping[Path, Write]) -> None:
     a process that is killed between two moves leaves some of them new and some of them old.
 
     Raises:
-        InputError: a folder cannot be made, or a file not be written.
+        InputError: a folder cannot be made, or a file cannot be written.
     """
     with ExitStack() as parts:
         written = {path: parts.enter_context(_part(path, write)) for path, write in writes.items()}
@@ -45,22 +45,22 @@ def write_together(writes: Mapping[Path, Write]) -> None:
 
 @contextmanager
 def _part(path: Path, write: Write) -> Iterator[Path]:
-    """A new file beside `path`, written to the disk; it is removed unless it was moved away."""
+    """Write a new file beside `path`, and remove it at the end unless it was moved away."""
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     make_folder(path.parent)
     try:
         with _naming(path):
             write(part)
-            with part.open("rb") as file:  # the content first, then the name: power may fail
+            with part.open("rb") as file:  # if the power fails, no name without its content
                 os.fsync(file.fileno())
         yield part
     finally:
-        with suppress(OSError):  # which would hide the error that led here
+        with suppress(OSError):  # a failure here would hide the error that led to it
             part.unlink()
 
 
 def remove_parts(*paths: Path) -> None:
-    """Remove what processes that were killed while they wrote these files left beside them."""
+    """Remove the unfinished parts that killed processes left beside these files."""
     for path in paths:
         for part in path.parent.glob(f".{glob.escape(path.name)}.*"):
             with suppress(OSError):
@@ -68,7 +68,7 @@ def remove_parts(*paths: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and those above it, where they are missing.
+    """Make `folder` and its parents, where they are missing.
 
     Raises:
         InputError: the folder cannot be made.
@@ -88,5 +88,5 @@ def _naming(path: Path) -> Iterator[None]:
 
 def cannot_write(path: Path, error: OSError) -> InputError:
     """The error to raise where a file or a folder cannot be written."""
-    reason = error.strerror or error  # Pillow's have no number
+    reason = error.strerror or error  # Pillow's errors have no `strerror`
     return InputError(f"{str(path)!r} cannot be written: {reason}")

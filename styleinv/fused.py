@@ -1,4 +1,4 @@
-"""Values and gradients as autograd has them, at less cost on a CPU.
+"""The same values and gradients as autograd computes, at less cost on a CPU.
 
 On a CPU, moving feature maps through memory costs more than computing with them. Each function
 here therefore stands for a chain of simple operations: it computes the same values, writes its
@@ -95,9 +95,9 @@ def _folded_back(padded: Tensor) -> Tensor:
 def gram_matrix(features: Tensor) -> Tensor:
     """`styleinv.losses.gram_matrix`: (1, C, h, w) -> (C, C).
 
-    The gradient F (D + D^T), where D is that of the matrix, is a single product. On a CPU in
-    float32 both products are 1x1 convolutions, which oneDNN computes two to three times as fast
-    as the BLAS multiplies matrices of this shape.
+    With D the gradient of the matrix, that of the features is a single product, F (D + D^T). On a
+    CPU in float32 both products are 1x1 convolutions, which oneDNN computes two to three times as
+    fast as the BLAS multiplies matrices of this shape.
     """
     return cast(Tensor, _GramMatrix.apply(features)) / features[0, 0].numel()
 

@@ -28,7 +28,8 @@ STYLE_NAMES = (
     *(SCIKIT_IMAGE + name for name in PHOTOGRAPHS),
 )
 
-# What Pillow decodes by itself; for others, such as EPS, it starts programs. Most common first.
+# The formats that Pillow decodes by itself, the most common first. For others, such as EPS, it
+# starts programs.
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", "ICO", "TGA"]
 # A small file can claim any number of pixels, and decoding takes memory for each of them.
 PIXELS_VARIABLE, MOST_PIXELS, MOST_PIXELS_ALLOWED = "STYLEINV_MAX_PIXELS", 10**8, 10**10
@@ -47,10 +48,10 @@ def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor
         fit: ``"crop"`` resizes the shorter side to `size` and cuts out the central square, as the
             chapter does; ``"keep"`` resizes only and keeps the aspect ratio.
 
-    Only the first frame or page of a file is used, what is transparent becomes white, and a picture
-    smaller than `size` is enlarged: a warning says so. Files of more than 100 million pixels are
-    refused before they are decoded; the environment variable ``STYLEINV_MAX_PIXELS`` sets another
-    limit.
+    Only the first frame or page of a file is used, transparent parts become white, and a picture
+    smaller than `size` is enlarged; a warning tells of each. Files of more than 100 million pixels
+    are refused before they are decoded; the environment variable ``STYLEINV_MAX_PIXELS`` sets
+    another limit.
 
     Returns:
         (3, H, W), float32, RGB in [0, 1].
@@ -146,7 +147,7 @@ def _open(name: str) -> tuple[Image.Image, list[str]]:
             f"image {name!r} is not an existing file (a folder, a pipe or a URL cannot be read), "
             f"nor one of: {', '.join(STYLE_NAMES)}{nearest(name, STYLE_NAMES)}"
         )
-    # Pillow keeps its limit in a global variable, and above it warns; here, that is an error.
+    # Pillow keeps its limit in a global variable and warns above it; here the warning is an error.
     Image.MAX_IMAGE_PIXELS = most = _most_pixels()
     Image.init()  # or Pillow does not know which formats it has
     formats = [format for format in FORMATS if format in Image.OPEN]
@@ -175,7 +176,7 @@ def _decode(picture: Image.Image) -> tuple[Image.Image, list[str]]:
     picture.load()
     try:
         picture = ImageOps.exif_transpose(picture)
-    except Exception:  # damaged metadata can raise anything, and the picture is none the worse
+    except Exception:  # damaged metadata can raise anything; the picture is intact
         notes.append("its EXIF data is damaged, so it may need to be turned")
     if picture.has_transparency_data:
         notes.append("its transparent parts are composited on white")

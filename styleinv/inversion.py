@@ -25,8 +25,8 @@ from styleinv.styles import LARGEST_SEED
 
 DEFAULT_SIZE = 256
 
-# Raise this when the same request gives another result than before (tests/test_golden.py notices).
-# Kept runs and checkpoints of another version are not taken up: they are made again.
+# Raise this when the same request gives another result than before (tests/test_golden.py fails
+# then). Kept runs and checkpoints of another version are not used; the runs are made again.
 RESULTS_VERSION = 1
 
 
@@ -36,7 +36,7 @@ class Task:
 
     Attributes:
         style: the style image, (3, H, W), float32 in [0, 1], on the CPU.
-        source: what the style image came from: ``bundled:NAME``, ``skimage:NAME``, a file's name
+        source: where the style image came from: ``bundled:NAME``, ``skimage:NAME``, a file's name
             without its folder, or "tensor".
     """
 
@@ -67,12 +67,12 @@ class Task:
 
     @property
     def style_name(self) -> str:
-        """What a figure calls the style."""
+        """The name of the style in figures."""
         return short_name(self.source)
 
     def asked(self) -> dict[str, Any]:
         """Everything that determines the result, as plain JSON values."""
-        # Only where it is not the loss's own: what was asked before keeps its address.
+        # The default is left out, so that older records keep their addresses.
         chosen = {} if self.alpha == ALPHA else {"alpha": self.alpha}
         return {
             **chosen,
@@ -99,11 +99,11 @@ class Task:
         return json_sha256(self.asked())
 
     def checkpoint(self, path: Path, every: float = DEFAULT_SECONDS) -> Checkpoint:
-        """The file from which `run` goes on, and in which it notes every so many seconds."""
+        """The file in which `run` saves its state every `every` seconds, to continue from it."""
         return Checkpoint(path, self.address, RESULTS_VERSION, every)
 
     def check_memory(self) -> str:
-        """What the run needs, in words; what will not fit is refused, if the CPU is to compute it.
+        """Say how much memory the run needs; refuse a run on the CPU that does not fit.
 
         Raises:
             InputError: the message has the estimate and the largest size that fits.
@@ -113,7 +113,7 @@ class Task:
         return check_memory(*self._what_needs_memory())
 
     def needed_memory(self) -> float:
-        """An estimate, in bytes, of what the run takes at its peak on the CPU."""
+        """An estimate, in bytes, of the run's peak memory on the CPU."""
         return needed_memory(*self._what_needs_memory())
 
     def _what_needs_memory(self) -> tuple[int, int, str, str, int]:
@@ -125,10 +125,10 @@ class Task:
         callback: Callable[[Iterate], object] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> "Inversion":
-        """Do it; `callback` sees every `Iterate` and stops the run by returning True.
+        """Run the inversion. `callback` gets every `Iterate` and stops the run by returning True.
 
-        Where `checkpoint` has been written already, the run goes on from there, to the same bits
-        as if it had never been interrupted. SciPy's and PyTorch's L-BFGS write none.
+        If `checkpoint` has been written before, the run continues from there and ends with the same
+        bits as if it had never been interrupted. SciPy's and PyTorch's L-BFGS write no checkpoints.
 
         Raises:
             InputError: there is too little memory, the first loss is not finite, or the checkpoint
@@ -190,7 +190,7 @@ class Task:
 
     @torch.no_grad()
     def _explain(self, exact: StyleLoss, image: Tensor) -> str:
-        """What is not a finite number first on the way from an image to its loss."""
+        """Name the first value that is not finite between an image and its loss."""
         if not image.isfinite().all():
             return "the gradient of the iteration before"
         features = self.encoder(image, self.layer)
@@ -203,7 +203,7 @@ class Task:
 class Inversion(Minimum):
     """The result of a task: the minimum found, its image as float32 on the CPU, and the task.
 
-    `negative_psi` are the moments whose psi took an absolute value (see `MomentLoss`).
+    `negative_psi` lists the moments whose psi is an absolute value (see `MomentLoss`).
     """
 
     task: Task
@@ -241,17 +241,17 @@ def invert(
         size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
         fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.
         iterations: replace the protocol's budget; then there are no extra rounds.
-        seconds: wall time at most, in place of the protocol's own limit (``fast``: 1800, unless
+        seconds: limit of the wall time, in place of the protocol's own (``fast``: 1800, unless
             `iterations` is given).
         alpha: kernel width of ``mmd`` and ``mmd-random``.
         device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
         callback: called with every `Iterate`; return True to stop the run.
-        checkpoint: a file, ending in .checkpoint, in which the run keeps where it stands. If it
-            exists, the run goes on from there; it is removed when the run has come to its end.
+        checkpoint: a file, ending in .checkpoint, in which the run saves its state. If it exists,
+            the run continues from it; it is removed when the run has ended.
         checkpoint_every: seconds between two checkpoints, 0 to 86,400.
 
     The same arguments give the same bits on one machine, unless seconds end the run. On Linux,
-    the first run sets the process's memory allocator up for it (`styleinv.memory`).
+    the first run changes settings of the process's memory allocator (`styleinv.memory`).
 
     Raises:
         InputError: an argument is not allowed; the message names it and says what is.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class CurvatureHistory:
-    """The last `memory` pairs (s, y) of step and change of gradient, and -H g from them.
+    """The last `memory` pairs (s, y) of step and change of gradient, which give -H g.
 
     H is the inverse BFGS matrix that starts as scale x identity and is updated with each pair,
     oldest first. It is never formed: in the compact form of Byrd, Nocedal and Schnabel (1994,
@@ -21,10 +21,10 @@ class CurvatureHistory:
     """
 
     def __init__(self, memory: int, like: Tensor) -> None:
-        """Room for `memory` pairs of vectors of the length, dtype and device of `like`."""
+        """Make room for `memory` pairs of vectors of the length, dtype and device of `like`."""
         self.memory = memory
         self._pairs = like.new_zeros((2 * memory, like.numel()))  # S above Y
-        # The triangular systems may be ill-conditioned: in float64 where the device has it.
+        # The triangular systems may be ill-conditioned, so they are in float64 where possible.
         exact = torch.float32 if like.device.type == "mps" else torch.float64
         self._sy = torch.zeros((memory, memory), dtype=exact, device=like.device)
         self._yy = torch.zeros_like(self._sy)
@@ -49,7 +49,7 @@ class CurvatureHistory:
             own.copy_(state[name])
 
     def add(self, step: Tensor, change: Tensor, curvature: float, squared_change: float) -> None:
-        """Take up s and y, given s^T y > 0 and y^T y; when full, the oldest pair makes room."""
+        """Add the pair s, y with s^T y > 0 and y^T y; a full history drops its oldest pair."""
         slot = self._slots.pop(0) if len(self) == self.memory else len(self)
         self._slots.append(slot)
         self._pairs[slot] = step
@@ -60,11 +60,11 @@ class CurvatureHistory:
         self._yy[:, slot] = self._yy[slot, :] = products[self.memory :]
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """-H g; steepest descent as long as there is no pair."""
+        """-H g, or steepest descent as long as there is no pair."""
         if not self._slots:
             return -gradient
         order = torch.tensor(self._slots, device=gradient.device)
-        # Vector by vector: the BLAS is many times slower at a product with two columns.
+        # One vector at a time: the BLAS takes many times longer for a product with two columns.
         products = (self._pairs @ gradient).to(self._sy.dtype)[:, None]
         s_times_g, y_times_g = products[order], products[order + self.memory]
         r = self._sy[order][:, order].triu()

@@ -2,9 +2,9 @@
 and four statistics that came after it (`BEYOND`).
 
 The formulas stand first, as plain functions to read beside the equations. The losses follow: each
-is a module that reduces the style's feature maps to its statistic once and, called with the feature
-maps of the noise image, returns a scalar that is differentiable in them. They compute the formulas
-by `styleinv.fused`, which is faster; the tests hold the two equal in value and gradient.
+is a module that computes the style's statistic once. Called with the feature maps of the noise
+image, it returns a scalar that is differentiable with respect to them. The modules compute the
+formulas by `styleinv.fused`, which is faster; tests check that values and gradients agree.
 
 Feature maps are (1, C, h, w); style and noise must agree in C, and for MMD in h and w as well. Any
 floating dtype. Two conventions:
@@ -100,7 +100,7 @@ def sum_of_h(style: Tensor, noise: Tensor, alpha: float) -> Tensor:
 
 
 class StyleLoss(nn.Module):
-    """A statistic of the style's feature maps and the distance of the noise's from it.
+    """A statistic of the style's feature maps, and the distance of the noise image's from it.
 
     Attributes:
         generators: the random generators that every call draws from.
@@ -125,7 +125,7 @@ class StyleLoss(nn.Module):
         return noise_features
 
     def parts(self, noise_features: Tensor) -> dict[str, Tensor]:
-        """What the loss is computed from, by name and in order, to name what is not finite."""
+        """Intermediate values of the loss, by name and in order, to find one that is not finite."""
         return {}
 
 
@@ -188,8 +188,9 @@ class MomentLoss(StyleLoss):
     * ``"as printed"``: the negative weight is kept, to show what it does.
 
     `compressed` takes asinh of skewness and kurtosis on both sides (and in psi): about linear near
-    0, logarithmic in the tail, where the kurtosis of a hardly ever active feature map, hundreds,
-    would outweigh everything else. Not in the chapter: a stage on the way to the exact loss.
+    0 and logarithmic in the tail. Without it, a feature map that is hardly ever active, with a
+    kurtosis in the hundreds, would outweigh all others. The chapter has no such loss; it serves as
+    a stage on the way to the exact one.
 
     Attributes:
         psi: the N weights in use.
@@ -363,7 +364,7 @@ class MMDLoss(StyleLoss):
     L = sum over channels i and pairs of positions (p, q) of h((s_p, n_p), (s_q, n_q)) with
     h((x, y), (x', y')) = k(x, x') + k(y, y') - k(x, y') - k(x', y), k(a, b) = exp(-alpha (a-b)^2).
 
-    As printed, h can be and does get negative; the released code takes the absolute value of the
+    As printed, h can become negative, and does; the released code takes the absolute value of the
     whole sum.
 
     Args:
@@ -424,7 +425,7 @@ LOSSES: dict[str, Callable[..., StyleLoss]] = {
     "central-moments": CentralMomentLoss,
 }
 
-# What tables and figures call them.
+# The names of the losses in tables and figures.
 TITLES = {
     "gram": "Gram",
     "moment-1": "N = 1",
@@ -451,14 +452,14 @@ COLOURS = {
 
 
 def title_of(loss: str) -> str:
-    """What tables and figures call a loss, known here or not."""
+    """The name of a loss in tables and figures; an unknown loss keeps its own."""
     return TITLES.get(loss, loss)
 
 
-# Not in the chapter; one formula in every convention.
+# These losses are not in the chapter; their formulas are the same in every convention.
 BEYOND = ("mmd-vector", "histogram", "sliced-wasserstein", "central-moments")
 
-# Losses with other random choices at every call: no line search can compare two of their values.
+# Losses that draw new random numbers at every call, so that no line search can compare two values.
 REDRAWN = ("mmd-random",)
 
 # Losses with a kernel whose width can be chosen.
@@ -473,7 +474,7 @@ def make_loss(
 ) -> StyleLoss:
     """The loss called `name` (one of `LOSSES`) with its target taken from `style_features`.
 
-    `alpha` is the kernel width of those in `WITH_ALPHA`; the others have none.
+    `alpha` is the kernel width of the losses in `WITH_ALPHA`; the others have none.
     """
     one_of("loss", name, tuple(LOSSES))
     chosen = {"alpha": alpha} if name in WITH_ALPHA else {}

@@ -38,9 +38,9 @@ _KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-8, 1))
 
 
 def needed_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> float:
-    """Estimate, in bytes, how much memory it takes at most to invert an image of this size.
+    """Estimate, in bytes, the most memory that inverting an image of this size takes.
 
-    `itemsize` is the number of bytes of each number that is computed with.
+    `itemsize` is the size in bytes of each number in the computation.
     """
     family = re.sub(r"^(moment|mmd)-(\d|random)$", r"\1", loss)
     per_pixel = _BYTES_PER_PIXEL[family][layer.startswith("relu_2")]
@@ -73,11 +73,11 @@ def _number(file: Path, name: str, otherwise: float) -> float:
 
 
 def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int = 4) -> str:
-    """Say in words what an inversion needs and what there is; refuse one that will not fit.
+    """Say how much memory an inversion needs and how much there is; refuse one that does not fit.
 
     Raises:
-        InputError: it needs more memory than there is; the message has the estimate and the
-            largest size that fits.
+        InputError: the inversion needs more memory than there is; the message gives the estimate
+            and the largest size that fits.
     """
     needed = needed_memory(height, width, layer, loss, itemsize)
     available = available_memory()

@@ -28,16 +28,16 @@ Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of a minimisation: what is descended, and for how long.
+    """A part of a minimisation: which loss is descended, and for how long.
 
     Attributes:
         name: what the trace calls it.
         objective: image (1, 3, H, W) -> (loss to descend, exact loss); the same tensor twice where
             the exact loss is descended.
-        budget: evaluations at most; None for all that are left.
+        budget: the largest number of evaluations; None for all that are left.
         enough: the stage ends as soon as the descended loss is below this; None for never.
         generators: the random generators that the objective draws from.
-        explain: for an image whose loss is not a finite number, names what is not finite first.
+        explain: given an image whose loss is not finite, names the first value that is not.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class TracePoint:
-    """One row of a trace: the exact loss after so many iterations, evaluations and seconds.
+    """One row of a trace: the exact loss after a number of iterations, evaluations and seconds.
 
     `stage` names the loss that was being descended.
     """
@@ -85,7 +85,7 @@ class Minimum:
         seconds: wall time.
         stop_reason: see `Monitor`.
         trace: loss over iterations, evaluations and seconds, log-spaced.
-        not_finite: for the stop reason of that name, what was not finite first.
+        not_finite: the first value that was not finite, if that is the stop reason.
     """
 
     image: Tensor
@@ -100,13 +100,13 @@ class Minimum:
 
 @dataclass
 class Monitor:
-    """Counts, keeps the trace, decides when a run is over, and writes checkpoints if it has a file.
+    """Counts, keeps the trace, decides when a run ends, and writes checkpoints if it has a file.
 
     Stop reasons: ``theta`` (weight x exact loss fell below theta), ``budget`` (all iterations or
     evaluations used up), ``time`` (all seconds used up), ``stopped`` (the callback returned True),
     ``not finite`` (loss became NaN or infinite; the image is the last one with a finite loss),
-    ``stalled`` (no step lowers the loss any more). A loss that can be negative, which only the MMD
-    as printed can, passes theta by becoming so.
+    ``stalled`` (no step lowers the loss any more). The MMD as printed, the only loss that can be
+    negative, passes theta when it becomes negative.
 
     An optimiser sets `stage` and counts its `iteration`s and `evaluations` here.
     """
@@ -127,7 +127,7 @@ class Monitor:
         return self.theta is not None and self.weight * loss < self.theta
 
     def is_finite(self, loss: float, image: Tensor) -> bool:
-        """Whether the loss of `image` is a finite number; if it is not, note what was not.
+        """Whether the loss of `image` is finite; if not, note the first value that was not.
 
         Raises:
             InputError: the very first loss is not finite, so that there is no image to return.
@@ -158,7 +158,7 @@ class Monitor:
             self.checkpoint.write(state)
 
     def take_up(self) -> dict[str, Any] | None:
-        """Go on from the checkpoint, if there is one; returns the optimiser's state in it."""
+        """Continue from the checkpoint, if there is one; returns the optimiser's state in it."""
         state = None if self.checkpoint is None else self.checkpoint.read()
         if state is None:
             return None
@@ -203,7 +203,7 @@ class Monitor:
         return TracePoint(self.iteration, self.evaluations, loss, seconds, self.stage.name)
 
     def _is_due(self, point: TracePoint) -> bool:
-        """Log-spaced: every iteration up to 20, then each 5% further on; a stage's first step."""
+        """Whether the trace gets a point: log-spaced in iterations, and at a stage's first step."""
         if not self.trace:
             return True
         last = self.trace[-1]
@@ -224,7 +224,7 @@ def minimise(
         return l_bfgs(stages, start, protocol, budget, monitor)
     if protocol.method == "adam":
         return adam(stages[-1], start, protocol, budget, monitor)
-    # Only these need SciPy, which is slow to import.
+    # Imported here because only these methods need SciPy, which is slow to import.
     from styleinv.baselines import minimise_by_rival
 
     return minimise_by_rival(stages[-1], start, protocol, budget, monitor)
@@ -234,8 +234,8 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
     """Adam (Kingma and Ba 2015) with the chapter's stopping rule.
 
     One iteration: clamp the image to [0, 1], evaluate the loss, stop if weight x loss is below
-    theta, else step along the gradient of weight x loss. After the budget's steps the loss decides
-    whether a round of further steps follows; Adam's state carries on.
+    theta, else step along the gradient of weight x loss. At the end of the budget the loss decides
+    whether a round of further steps follows, with the same state of Adam.
     """
     monitor.stage = stage
     image = start.clone().requires_grad_()
@@ -277,7 +277,7 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
             torch.autograd.backward(monitor.weight * value)
             optimizer.step()
             monitor.iteration += 1
-    if reason == "stopped":  # no step was made: the next run evaluates the same image again
+    if reason == "stopped":  # no step was made, so the next run evaluates the same image again
         monitor.keep(state)
     return monitor.finish(loss, seen, reason)
 
@@ -285,8 +285,8 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
 def _is_used_up(protocol: Protocol, monitor: Monitor, budget: int, loss: float) -> bool:
     """Whether Adam's budget and its rounds of extra iterations are over.
 
-    At the end of the budget and of each round, another round follows as long as there is one and
-    the loss is too high.
+    At the end of the budget and of each round, another round follows if one is left and the loss
+    is too high.
     """
     rounds, rest = divmod(monitor.iteration - budget, protocol.extra_iterations)
     if rounds < 0 or rest != 0:
@@ -294,9 +294,9 @@ def _is_used_up(protocol: Protocol, monitor: Monitor, budget: int, loss: float) 
     return rounds >= protocol.extra_rounds or monitor.weight * loss <= protocol.extra_above
 
 
-# The Armijo condition asks for this part of the decrease that the gradient promises.
+# The Armijo condition requires this fraction of the decrease that the gradient predicts.
 SUFFICIENT_DECREASE = 1e-4
-# A pair with less curvature than this part of y^T y is rounding, not curvature.
+# If a pair's curvature s^T y is less than this fraction of y^T y, it is rounding error.
 LEAST_CURVATURE = 1e-10
 MOST_BACKTRACKS = 25
 
@@ -311,8 +311,8 @@ def l_bfgs(
     entries set to zero: the two-metric projection of Bertsekas (1982). The line search walks the
     projected arc x(t) = clamp(x + t d) back from t = 1 by quadratic interpolation until the Armijo
     condition holds, so that every image evaluated is feasible. Each stage starts from the image of
-    the one before, with an empty history, and leaves the evaluations that it does not need to the
-    later ones.
+    the previous one, with an empty history; evaluations that it does not need go to the later
+    stages.
 
     The host reads a few numbers per evaluation; vectors never leave the image's device.
     """
@@ -334,7 +334,7 @@ def l_bfgs(
 
 @dataclass(frozen=True)
 class _Point:
-    """An evaluated image as a vector: both losses, and the gradient of the descended one."""
+    """An evaluated image as a vector, its two losses, and the gradient of the descended one."""
 
     x: Tensor
     descended: float
@@ -353,23 +353,23 @@ class _ProjectedLBFGS:
         self.point = _Point(x, math.nan, math.nan, torch.zeros_like(x))
 
     def loss_and_image(self) -> tuple[float, Tensor]:
-        """The exact loss of the present image, and the image."""
+        """The exact loss of the current image, and the image."""
         return self.point.exact, self.point.x.view(self.shape)
 
     def state(self) -> dict[str, Any]:
-        """All that the rest of the run depends on; tensors are not copied."""
+        """Everything that the rest of the run depends on; tensors are not copied."""
         own = {"number": self.number, "last": self.last, "history": self.history.state()}
         return {**own, "point": vars(self.point)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where another run's `state` was taken."""
+        """Continue from the point at which another run's `state` was taken."""
         self.number, self.last = state["number"], state["last"]
         tensors = {name: state["point"][name].to(self.point.x) for name in ("x", "gradient")}
         self.point = _Point(**state["point"] | tensors)
         self.history.restore(state["history"])
 
     def begin(self, number: int, budget: int) -> None:
-        """Start a stage at the present image, with nothing known of its curvature."""
+        """Start a stage at the current image, with an empty history."""
         self.number, self.last = number, self.monitor.evaluations + budget
         self.history.clear()
         self.point = self._evaluate(self.point.x)
@@ -414,7 +414,7 @@ class _ProjectedLBFGS:
         return self.monitor.see(*self.loss_and_image())
 
     def _give_up(self, tried: _Point) -> str | None:
-        """No step found: forget the history, which may mislead; without one, that was all."""
+        """Where no step was found: drop the history, which may mislead, or say why the run ends."""
         if self.monitor.evaluations >= self.last:
             return "budget"
         if len(self.history) > 0:
@@ -429,7 +429,7 @@ class _ProjectedLBFGS:
         return "not finite"
 
     def _search(self, direction: Tensor, slope: float) -> tuple[bool, _Point]:
-        """The first point on the projected arc with sufficient decrease; or False, and the last."""
+        """Whether a point on the projected arc lowers the loss enough, and the last point tried."""
         point = self.point
         # Without curvature, a first step of length 1: a few thousandths for each pixel.
         step = 1.0 if len(self.history) else 1 / math.sqrt(-slope)
@@ -437,7 +437,7 @@ class _ProjectedLBFGS:
             trial = self._evaluate((point.x + step * direction).clamp_(0, 1))
             promised = torch.dot(point.gradient, trial.x - point.x).item()
             gained = trial.descended - point.descended
-            # A step that rounds to nothing promises nothing, and is none.
+            # A step that rounds to zero promises no decrease and is not accepted.
             descends = promised < 0 and gained <= SUFFICIENT_DECREASE * promised
             if descends and math.isfinite(trial.exact):
                 return True, trial

@@ -2,19 +2,20 @@
 
 * ``chapter``: section 1.3 as printed. Adam, learning rate 1e-3; stop when the loss falls below
   theta = 1e-5; if it is still above theta at the end, up to 240 rounds of 1000 more iterations.
-* ``released``: the same as the author's published code has it: other noise, budgets and theta,
-  the losses scaled.
+* ``released``: the same method as in the author's published code, which has other noise, budgets
+  and theta, and scales the losses.
 * ``fast``: projected L-BFGS with the pixel bounds [0, 1], for N > 2 by continuation; the default
   for readers;
 * ``scipy``: SciPy's L-BFGS-B with the same bounds and budgets, from noise: the reference for
   ``fast``;
-* ``unbounded``, ``clamped``: `torch.optim.LBFGS` without bounds, and with the image clamped behind
-  its back before every evaluation: to show what bounds do (claim about L-BFGS in section 1.4).
+* ``unbounded``, ``clamped``: `torch.optim.LBFGS` without bounds, and with an image that is clamped
+  before every evaluation without the optimiser's knowledge. They show what bounds do (the claim
+  about L-BFGS in section 1.4).
 
 Deviations, on purpose. Where the chapter is silent, ``chapter`` starts from uniform noise in
 [0, 1) and clamps the image to [0, 1] before every evaluation, as the released code does.
-``released`` mends the code's fault of naming, which made losses compare the wrong layers. Both keep
-the moment loss bounded where psi would be negative (`styleinv.losses.MomentLoss`).
+``released`` corrects a naming error of that code, which made losses compare the wrong layers. Both
+keep the moment loss bounded where psi would be negative (`styleinv.losses.MomentLoss`).
 
 The settings of ``fast`` were chosen by measurement (the book's page on speed; `benchmarks/full.py`
 makes its record): 40 pairs, because fewer need more evaluations and more take longer for each;
@@ -68,7 +69,7 @@ RELEASED_ITERATIONS: Mapping[str, Mapping[str, int]] = {
     "moment-4": _by_layer(80_000, 160_000, 240_000, 320_000),
 }
 
-# What Table 1.1 does not list runs as long as MMD.
+# Losses that Table 1.1 does not list have the budget of MMD.
 _UNLISTED = ("mmd-random", *BEYOND)
 
 MOST_ITERATIONS = MOST_SECONDS = 10**9
@@ -84,11 +85,11 @@ class Warmup:
     Attributes:
         name: what records and traces call the stage.
         make: (style features, convention=) -> the loss that the stage descends.
-        share: the largest part of the budget that the stage may use; what it leaves goes to the
-            later stages.
+        share: the largest part of the budget that the stage may use; the later stages get what it
+            does not use.
         enough: the stage ends as soon as its loss is below this.
-        before_relu: the loss compares what the layer's ReLU is given. A feature map that the noise
-            leaves at zero everywhere has no gradient, but its pre-activations have one.
+        before_relu: the loss compares the inputs of the layer's ReLU. A feature map that is zero
+            everywhere has no gradient, but its pre-activations have one.
     """
 
     name: str
@@ -113,13 +114,13 @@ class Protocol:
         theta: stop as soon as weight x loss is below it.
         without_theta: losses that theta does not stop. One with new random choices at every call
             would pass theta by chance.
-        weights: factor on each loss, which theta and Adam see but the reported loss not.
+        weights: a factor on each loss for theta and Adam; the reported loss is without it.
         extra_rounds, extra_iterations: at the end of the budget, while weight x loss is above
-            `extra_above`, so many rounds of so many further iterations.
+            `extra_above`, this many rounds of this many iterations follow.
         learning_rate, betas: Adam's.
         memory: number of correction pairs that L-BFGS keeps.
         warmups: per loss and layer, the stages before the exact loss (``"l-bfgs"`` only).
-        seconds: wall time at most, or None for any. A run that it ends is not repeatable.
+        seconds: limit of the wall time, or None. A run that this limit ends is not repeatable.
     """
 
     name: str
@@ -142,7 +143,7 @@ class Protocol:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether a run that was interrupted goes on from a checkpoint."""
+        """Whether an interrupted run can continue from a checkpoint."""
         return self.method in ("adam", "l-bfgs")
 
     def budget(self, loss: str, layer: str) -> int:
@@ -150,7 +151,7 @@ class Protocol:
         return self.budgets[loss][layer]
 
     def theta_of(self, loss: str) -> float | None:
-        """Theta, or None for a loss that it does not stop."""
+        """Theta, or None for a loss that theta does not stop."""
         return None if loss in self.without_theta else self.theta
 
     def warmups_of(self, loss: str, layer: str) -> tuple[Warmup, ...]:
@@ -162,7 +163,7 @@ class Protocol:
         return self.weights.get(loss, 1.0)
 
     def settings(self, loss: str, layer: str) -> dict[str, Any]:
-        """What this protocol means for one cell, as plain JSON values for a record."""
+        """This protocol's settings for one layer and loss, as plain JSON values for a record."""
         is_adam = self.method == "adam"
         own = _OF_ADAM if is_adam else ("memory",)
         names = ("name", "convention", "method", "noise", "seconds", *own)
@@ -184,13 +185,13 @@ class Protocol:
         return draw(style.shape, generator=generator)
 
     def limited_to(self, iterations: int) -> "Protocol":
-        """This protocol with the same budget for every cell, no extra rounds, any wall time."""
+        """This protocol with one budget everywhere, no extra rounds and no time limit."""
         whole_number("iterations", iterations, 1, MOST_ITERATIONS)
         flat = {loss: dict.fromkeys(LAYERS, iterations) for loss in LOSSES}
         return dataclasses.replace(self, budgets=flat, extra_rounds=0, seconds=None)
 
     def limited_to_seconds(self, seconds: float) -> "Protocol":
-        """This protocol with so much wall time at most."""
+        """This protocol with a limit of `seconds` on the wall time."""
         if not 0 < seconds <= MOST_SECONDS:
             raise InputError(
                 f"seconds is {seconds}, but must be greater than 0 and at most {MOST_SECONDS}"

@@ -2,8 +2,8 @@
 
 Every painted style has one known length, its *structure* in pixels, and a known palette, so that
 what an inversion recovers can be measured against truth. Lengths never depend on the size of the
-picture: a larger picture shows more of the same texture. What the styles are called, their lengths
-and their palettes stand in ``styles.toml``, with the credits of the photographs.
+picture: a larger picture shows more of the same texture. The names, lengths and palettes of the
+styles are in ``styles.toml``, with the credits of the photographs.
 """
 
 import math
@@ -67,7 +67,7 @@ class _Field:
 
 
 class _Patches:
-    """Regions of colour: every place takes the colour whose own random field is highest there.
+    """Regions of colour. Each colour has a random field, and the highest one at a point wins.
 
     A broader field raises the early colours of the palette in some parts of the picture and the
     late ones in others, which makes light and dark masses of a palette that runs dark to light.
