@@ -77,13 +77,13 @@ class _Convolution(torch.autograd.Function):
         if ctx.rectify:
             grad = torch.ops.aten.threshold_backward(grad, out[0], 0)
         if ctx.padding == "reflect":
-            image_grad = _folded_back(F.conv2d(grad, flipped, padding=2))
+            image_grad = _fold_back(F.conv2d(grad, flipped, padding=2))
         else:
             image_grad = F.conv2d(grad, flipped, padding=1)
         return image_grad, None, None, None, None, None
 
 
-def _folded_back(padded: Tensor) -> Tensor:
+def _fold_back(padded: Tensor) -> Tensor:
     """Add the gradient on a reflected border, in place, to that of the pixels it reflects."""
     padded[:, :, 2] += padded[:, :, 0]
     padded[:, :, -3] += padded[:, :, -1]

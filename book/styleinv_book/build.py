@@ -67,13 +67,13 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     given = check_parameters(parameters, ChainMap(*defaults.values()))
     html = root / "_build" / "html"
     with _own_stage(root / "_build") as stage:
-        given = {name: _brought_in(name, value, root) for name, value in given.items()}
+        given = {name: _copy_in(name, value, root) for name, value in given.items()}
         shared = _shared_digest(root)
         executed = {}
         for number, (source, notebook) in enumerate(notebooks.items(), start=1):
             _say(f"Notebook {number} of {len(notebooks)}: {source.name}")
             own = {name: value for name, value in given.items() if name in defaults[source]}
-            executed[source] = _executed(source, notebook, own, shared)
+            executed[source] = _execute_or_reuse(source, notebook, own, shared)
         for path in set((root / EXECUTED).iterdir()) - set(executed.values()):
             path.unlink()
         _fill(stage, root, executed)
@@ -99,13 +99,13 @@ def _own_stage(build: Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _brought_in(name: str, value: Any, root: Path) -> Any:
+def _copy_in(name: str, value: Any, root: Path) -> Any:
     """The parameter with copies in place of the reader's files: no page shows their folders.
 
     The path of a copy is relative to the notebooks.
     """
     if isinstance(value, list):
-        return [_brought_in(name, one, root) for one in value]
+        return [_copy_in(name, one, root) for one in value]
     if name not in ("styles", "encoder") or not os.path.isfile(value):
         return value
     content = Path(value).read_bytes()
@@ -128,7 +128,7 @@ def _shared_digest(root: Path) -> bytes:
     return digest.digest()
 
 
-def _executed(
+def _execute_or_reuse(
     source: Path, notebook: NotebookNode, parameters: dict[str, Any], shared: bytes
 ) -> Path:
     """The path of the executed notebook, which an earlier build has kept or this one makes.

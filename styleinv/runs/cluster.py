@@ -88,7 +88,7 @@ class DaskCluster:
         every, shared = execution.checkpoint_every, folder.absolute()
         obtain = partial(store.obtain, folder=shared, pictures=pictures, every=every)
         try:
-            with closing(self._made(missing, obtain, execution.stop)) as made:
+            with closing(self._make_all(missing, obtain, execution.stop)) as made:
                 for number, run, was_found in made:
                     # A worker with a disk of its own has not put the run into this folder.
                     kept = store.find(tasks[number], folder)
@@ -103,7 +103,7 @@ class DaskCluster:
                 "the cluster does not answer any more; the same sweep again makes what is left"
             ) from error
 
-    def _made(
+    def _make_all(
         self, tasks: Mapping[int, Task], obtain: Obtain, stop: Callable[[], bool]
     ) -> Generator[Made, None, None]:
         """Have the workers make the runs of `tasks`, whose keys are their numbers.
@@ -161,7 +161,7 @@ def local_cluster(workers: int, threads: int | None = None) -> Iterator[DaskClus
     each = max(1, torch.get_num_threads() // workers) if threads is None else threads
     whole_number("threads", each, 1, MOST_THREADS)
     with silence_logging_cmgr(logging.CRITICAL), dask.config.set(SETTINGS):
-        with _ctrl_c_kept_from_children():
+        with _keep_ctrl_c_from_children():
             cluster = distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -206,7 +206,7 @@ def remote_cluster(address: str, threads: int | None = None) -> Iterator[DaskClu
 
 
 @contextmanager
-def _ctrl_c_kept_from_children() -> Iterator[None]:
+def _keep_ctrl_c_from_children() -> Iterator[None]:
     """Keep a terminal's Ctrl-C from new processes, because this process is the one to stop them.
 
     Threads and processes that start here inherit the blocked signal, and pass it on to theirs.

@@ -128,7 +128,7 @@ def save(run: Run, folder: str | Path) -> Path:
         InputError: they cannot be written; what was there before is unchanged.
     """
     path = Path(folder) / run.record.file_name
-    with _claimed(path):
+    with _claim(path):
         return _write(run, path)
 
 
@@ -208,7 +208,7 @@ def obtain(
     # If there is a lock, another process is making this run, or was killed and left parts of it.
     if not again and not _lock(path).exists() and (found := find(task, folder)) is not None:
         return found, True
-    with _claimed(path, stop):
+    with _claim(path, stop):
         checkpoint = task.checkpoint(path.with_suffix(SUFFIX), every)
         # Another process may just have made it.
         if not again and (found := find(task, folder)) is not None:
@@ -225,7 +225,7 @@ def obtain(
 
 
 @contextmanager
-def _claimed(path: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def _claim(path: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Keep other processes from writing the run whose record is at `path`."""
     with alone(_lock(path), f"another process is making {path.stem}: waiting for it", stop):
         remove_parts(*(path.with_suffix(suffix) for suffix in (".png", ".json", SUFFIX)))

@@ -97,8 +97,8 @@ def verify(
     for picture in sorted(folder.rglob(f"{store.NAMES}.png")):
         if picture.with_suffix(".json") not in places:
             found.wrong.append(f"picture {str(picture)!r} has no record")
-    for run, task in _drawn(intact, rerun, encoder, seed):
-        wrong, line = _made_again(run, task)
+    for run, task in _draw(intact, rerun, encoder, seed):
+        wrong, line = _make_again(run, task)
         found.wrong += wrong
         found.reruns.append(line)
         report(line)
@@ -163,10 +163,10 @@ def _style(source: str, size: int) -> tuple[str, Pixels]:
     return pixels_sha256(image), to_uint8(image)
 
 
-def _drawn(
+def _draw(
     runs: list[Run], count: int, encoder: str | None, seed: int | None
 ) -> list[tuple[Run, Task]]:
-    """Some of the runs, drawn at random, with tasks that make them again."""
+    """Draw some of the runs at random; return them with the tasks that make them again."""
     weights = None if encoder is None else load_encoder(encoder)
     shuffled = random.Random(seed).sample(runs, len(runs))
     tasks = ((run, _task_of(run.record, weights)) for run in shuffled)
@@ -204,8 +204,8 @@ def _task_of(record: Record, weights: Encoder | None) -> Task | None:
     return task if task.address == record.address else None
 
 
-def _made_again(run: Run, task: Task) -> tuple[list[str], str]:
-    """What differs beyond the tolerance, and a line that says how close the two runs are."""
+def _make_again(run: Run, task: Task) -> tuple[list[str], str]:
+    """Make a run again; return what differs beyond the tolerance, and a line that compares both."""
     kept = run.record
     # Another number of threads would change the order of sums, and so their rounding.
     threads = torch.get_num_threads()
