@@ -70,7 +70,7 @@ def test_makes_what_is_missing_and_reads_it_back(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "line"),
-    [("made_with", "[1/2] strokes relu_1_1 gram: loss "), ("measures", "Measured again: strokes-")],
+    [("made_with", "strokes relu_1_1 gram: loss "), ("measures", "Measured again: strokes-")],
 )
 def test_replaces_what_an_older_version_has_made_or_measured(
     file: Path, part: str, line: str
@@ -83,7 +83,7 @@ def test_replaces_what_an_older_version_has_made_or_measured(
     path.write_bytes(msgspec.json.encode(sealed(msgspec.structs.replace(record, **{part: older}))))
     lines: list[str] = []
     make_reference_runs(file, "bundled", report=lines.append)
-    assert sum(x.startswith(line) for x in lines) == 1
+    assert sum(line in x for x in lines) == 1
     again = next(iter(reference_runs("few", file.parent).values())).record
     assert (again.asked, again.measures) == (record.asked, record.measures)
     assert again.made_with.results == RESULTS_VERSION

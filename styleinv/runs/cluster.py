@@ -13,33 +13,26 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import resource_tracker
-from pathlib import Path
 
 import dask
 import distributed
 import torch
 from distributed.comm.core import connect
 from distributed.utils import LoopRunner, silence_logging_cmgr
-from filelock import Timeout
 
 from styleinv.errors import InputError, whole_number
 from styleinv.inversion import RESULTS_VERSION, Task
 from styleinv.memory import amount, available_memory
-from styleinv.optim import Iterate
-from styleinv.runs import store
-from styleinv.runs.store import Run
-from styleinv.runs.sweeps import MOST_THREADS, Execution, Made
+from styleinv.runs.sweeps import MOST_THREADS, Made, Obtain, obtain_unless_stopped
 
-# The answer of a worker: one run, or none if the sweep was stopped.
-Future = distributed.Future[list[Made]]
-# `store.obtain` for one folder.
-Obtain = Callable[..., tuple[Run, bool]]
+# The answer of a worker: one run, or None if the sweep was stopped.
+Future = distributed.Future[Made | None]
 
 MOST_WORKERS = 1024
 CONNECT_SECONDS = 10.0
@@ -67,32 +60,18 @@ class DaskCluster:
     here: bool
 
     def runs(
-        self, tasks: Sequence[Task], folder: Path, pictures: bool, execution: Execution
+        self, tasks: Mapping[int, Task], obtain: Obtain, stop: Callable[[], bool]
     ) -> Generator[Made, None, None]:
-        """Yield each task's number, its run, and whether the run was found, as the runs finish.
+        """Yield the runs of `tasks`, whose keys are their numbers, as the runs finish.
 
         Raises:
             InputError: a run or a worker cannot be used, too many workers died while they made the
                 same run, or the scheduler is gone. Unfinished runs then stop with a checkpoint.
         """
-        missing = {}
-        for number, task in enumerate(tasks):
-            if execution.stop():
-                return
-            if found := store.find(task, folder):
-                yield number, found, True
-            else:
-                missing[number] = task
-        if self.here and missing:
-            self._check_memory(missing.values())
-        every, shared = execution.checkpoint_every, folder.absolute()
-        obtain = partial(store.obtain, folder=shared, pictures=pictures, every=every)
+        if self.here and tasks:
+            self._check_memory(tasks.values())
         try:
-            with closing(self._make_all(missing, obtain, execution.stop)) as made:
-                for number, run, was_found in made:
-                    # A worker with a disk of its own has not put the run into this folder.
-                    kept = store.find(tasks[number], folder)
-                    yield number, kept or replace(run, path=store.save(run, folder)), was_found
+            yield from self._make_all(tasks, obtain, stop)
         except distributed.KilledWorker as error:
             raise InputError(
                 f"{error.allowed_failures + 1} workers died while they had the same run; they may "
@@ -106,7 +85,7 @@ class DaskCluster:
     def _make_all(
         self, tasks: Mapping[int, Task], obtain: Obtain, stop: Callable[[], bool]
     ) -> Generator[Made, None, None]:
-        """Have the workers make the runs of `tasks`, whose keys are their numbers.
+        """Have the workers make the runs.
 
         Each worker gets one run at a time. No run then waits behind a long one, few runs are
         unfinished when the sweep stops, and a worker's death counts only against its own run.
@@ -120,15 +99,13 @@ class DaskCluster:
                     at_work.add(self.client.submit(_make, *waiting.pop(0), *order, pure=False))
                 ended = {future for future in at_work if future.done()}
                 at_work -= ended
-                for future in ended:
-                    yield from future.result()
+                yield from _results(ended)
                 time.sleep(LOOK_SECONDS)
         finally:
             if at_work:
                 stopped.set()
                 distributed.wait(at_work)
-        for future in at_work:
-            yield from future.result()
+        yield from _results(at_work)
 
     def _check_memory(self, tasks: Iterable[Task]) -> None:
         """Refuse more workers than the memory allows for the largest runs at the same time."""
@@ -219,10 +196,15 @@ def _keep_ctrl_c_from_children() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _results(futures: Iterable[Future]) -> Iterator[Made]:
+    """The runs that were not stopped."""
+    return filter(None, (future.result() for future in futures))
+
+
 def _make(
     number: int, task: Task, obtain: Obtain, stopped: distributed.Event, threads: int, results: int
-) -> list[Made]:
-    """Make a run on a worker, or find it. The list is empty if the sweep was stopped.
+) -> Made | None:
+    """Make a run on a worker, or find it. None if the sweep was stopped.
 
     Raises:
         InputError: the run cannot be made, or the worker does not make version `results`.
@@ -240,11 +222,7 @@ def _make(
     def is_stopped(second: int) -> bool:
         return bool(stopped.is_set())
 
-    def stop(iterate: Iterate | None = None) -> bool:
+    def stop() -> bool:
         return is_stopped(int(time.monotonic()))
 
-    try:
-        run, found = obtain(task, callback=stop, stop=stop)
-    except Timeout:  # it waited for another process that makes this run
-        return []
-    return [] if run.was_stopped else [(number, run, found)]
+    return obtain_unless_stopped(number, task, obtain, stop)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from styleinv.files import cannot_write, make_folder
 
@@ -26,9 +26,10 @@ def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) ->
     make_folder(lock.parent)
     guard = FileLock(lock)
     try:
-        _acquire(guard, waiting, stop)
+        guard.acquire(blocking=False)
     except Timeout:  # which is an OSError
-        raise
+        warnings.warn(waiting, stacklevel=4)
+        guard.acquire(cancel_check=stop)
     except OSError as error:
         raise cannot_write(lock.parent, error) from error
     try:
@@ -38,11 +39,3 @@ def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) ->
             # Before the release: whoever waits then finds the file gone and locks a new one.
             lock.unlink()
         guard.release()
-
-
-def _acquire(guard: BaseFileLock, waiting: str, stop: Callable[[], bool]) -> None:
-    try:
-        guard.acquire(blocking=False)
-    except Timeout:
-        warnings.warn(waiting, stacklevel=5)
-        guard.acquire(cancel_check=stop)

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from styleinv.inversion import Task, json_sha256
+from styleinv.inversion import RESULTS_VERSION, Task, json_sha256
 from styleinv.protocol import PROTOCOLS
 
 # No integer is larger than a float can be.
@@ -187,8 +187,9 @@ class Record(_Plain, frozen=True, omit_defaults=True):
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the run went to its own end: neither a reader nor the clock stopped it."""
-        return self.result.stop_reason not in ("time", "stopped")
+        """Whether this version would get the same result: nothing but the run itself ended it."""
+        is_current = self.made_with.results == RESULTS_VERSION
+        return is_current and self.result.stop_reason not in ("time", "stopped")
 
     @property
     def is_intact(self) -> bool:
@@ -218,10 +219,13 @@ def asked_of(task: Task) -> Asked:
     return msgspec.convert(task.asked(), Asked)
 
 
-def sealed(record: Record) -> Record:
-    """The record with its seal: the SHA-256 of all its other fields, in canonical JSON."""
-    bare = msgspec.structs.replace(record, sha256="")
-    return msgspec.structs.replace(record, sha256=json_sha256(msgspec.to_builtins(bare)))
+def sealed(record: Record, **values: object) -> Record:
+    """The record with other values of some fields, and its seal.
+
+    The seal is the SHA-256 of all other fields in canonical JSON.
+    """
+    bare = msgspec.structs.replace(record, **values, sha256="")
+    return msgspec.structs.replace(bare, sha256=json_sha256(msgspec.to_builtins(bare)))
 
 
 def name_of(style: str, cell: Task | Asked, address: str) -> str:

@@ -6,7 +6,8 @@ style images are in `results/runs/styles`. They are committed and made again onl
 """
 
 from collections.abc import Callable, Mapping
-from itertools import product
+from dataclasses import replace
+from itertools import chain, product
 from pathlib import Path
 
 import msgspec.yaml
@@ -17,6 +18,7 @@ from styleinv.images import load_style, save_png, to_uint8
 from styleinv.inversion import DEFAULT_SIZE, Task
 from styleinv.protocol import PROTOCOLS, Protocol
 from styleinv.runs import measures, store
+from styleinv.runs.record import sealed
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import HERE, Execution, Key, make_runs, plan_sweep
 
@@ -112,7 +114,9 @@ def make_reference_runs(
             continue
         report(f"Sweep {name}")
         for style in entry.styles:
-            _keep_style(style, entry.size, file.parent)
+            path = file.parent / RUNS / STYLES / store.style_file_name(style, entry.size)
+            if not path.exists():
+                save_png(load_style(style, entry.size), path)
         used = encoder if entry.encoder is None else load_encoder(entry.encoder, device=device)
         tasks = _tasks(entry, used, protocols[entry.protocol])
         folder = file.parent / RUNS / name
@@ -155,20 +159,12 @@ def reference_runs(
 
 
 def _tasks(entry: Entry, encoder: Encoder, protocol: Protocol) -> list[Task]:
-    return [
-        task
+    grid = {name: getattr(entry, name) for name in ("styles", "layers", "losses", "seeds", "size")}
+    tasks = (
+        plan_sweep(**grid, encoder=encoder, protocol=protocol, iterations=iterations)
         for iterations in entry.iterations
-        for task in plan_sweep(
-            entry.styles,
-            layers=entry.layers,
-            losses=entry.losses,
-            encoder=encoder,
-            protocol=protocol,
-            seeds=entry.seeds,
-            size=entry.size,
-            iterations=iterations,
-        )
-    ]
+    )
+    return list(chain.from_iterable(tasks))
 
 
 def _measure_again(folder: Path, report: Callable[[str], object]) -> None:
@@ -176,11 +172,7 @@ def _measure_again(folder: Path, report: Callable[[str], object]) -> None:
     for path, record in store.read_records(folder).items():
         if record.picture and record.measures.version != measures.VERSION:
             style = load_style(record.source, min(record.asked.height, record.asked.width))
-            store.save(store.measured_again(store.read(path), to_uint8(style)), folder)
+            run = store.read(path)
+            found = measures.measure(run.image, to_uint8(style))
+            store.save(replace(run, record=sealed(record, measures=found)), folder)
             report(f"Measured again: {path.stem}")
-
-
-def _keep_style(style: str, size: int, results: Path) -> None:
-    path = results / RUNS / STYLES / store.style_file_name(style, size)
-    if not path.exists():
-        save_png(load_style(style, size), path)

@@ -10,7 +10,7 @@ import hashlib
 import platform
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,17 +108,11 @@ def run_of(inversion: Inversion) -> Run:
     return Run(sealed(record), image)
 
 
-def measured_again(run: Run, style: Pixels) -> Run:
-    """The run with its picture measured again."""
-    found = measure(run.image, style)
-    return replace(run, record=sealed(msgspec.structs.replace(run.record, measures=found)))
-
-
 def without_picture(run: Run) -> Run:
     """The run as it is kept for its numbers: without the picture, and with half of the trace."""
     *trace, last = run.record.trace
-    shorter = msgspec.structs.replace(run.record, picture=False, trace=(*trace[::2], last))
-    return replace(run, record=sealed(shorter), pixels=None)
+    shorter = sealed(run.record, picture=False, trace=(*trace[::2], last))
+    return replace(run, record=shorter, pixels=None)
 
 
 def save(run: Run, folder: str | Path) -> Path:
@@ -129,10 +123,11 @@ def save(run: Run, folder: str | Path) -> Path:
     """
     path = Path(folder) / run.record.file_name
     with _claim(path):
-        return _write(run, path)
+        _write(run, path)
+    return path
 
 
-def _write(run: Run, path: Path) -> Path:
+def _write(run: Run, path: Path) -> None:
     """Write the picture, then the record, so that a record always has its picture.
 
     If the process is killed between the two while it replaces another run, the old record is left
@@ -146,7 +141,6 @@ def _write(run: Run, path: Path) -> Path:
     text = msgspec.json.format(msgspec.json.encode(run.record), indent=1) + b"\n"
     writes[path] = lambda part: part.write_bytes(text)
     write_together(writes)
-    return path
 
 
 def path_of(task: Task, folder: str | Path) -> Path:
@@ -168,9 +162,8 @@ def find(task: Task, folder: str | Path) -> Run | None:
     except InputError as error:
         warnings.warn(f"{error}: the run is made again", stacklevel=2)
         return None
-    is_current = run.record.made_with.results == RESULTS_VERSION
-    is_same = run.record.address == task.address
-    return run if is_current and is_same and run.record.is_repeatable else None
+    is_valid = run.record.is_repeatable and run.record.address == task.address
+    return run if is_valid else None
 
 
 def obtain(
@@ -269,7 +262,9 @@ def read_records(folder: Path) -> dict[Path, Record]:
     """Every record in `folder` and below by its path, sorted; errors as in `read_record`."""
     records: dict[Path, Record] = {}
     for file in folder.rglob(RECORDS):
-        records |= _packed(file.parent)
+        for place, line in packed_lines(file.parent):
+            record = decoded(place, line)
+            records[file.with_name(record.file_name)] = record
     # Last, because a file of its own counts in place of a packed record.
     records |= {path: read_record(path) for path in folder.rglob(f"{NAMES}.json")}
     return dict(sorted(records.items()))
@@ -277,22 +272,13 @@ def read_records(folder: Path) -> dict[Path, Record]:
 
 def _written(path: Path) -> tuple[str, bytes]:
     """The place of the record that belongs to `path`, in words, and its JSON."""
-    try:
+    with suppress(FileNotFoundError), _naming(path):
         return str(path), path.read_bytes()
-    except FileNotFoundError:
-        start = f'{{"address":"{path.stem[-8:]}'.encode()  # nothing else needs to be parsed
-        for place, line in reversed(packed_lines(path.parent)):
-            if line.startswith(start):
-                return place, line
-        raise
-    except OSError as error:
-        raise _unreadable(path, error.strerror) from error
-
-
-def _packed(folder: Path) -> dict[Path, Record]:
-    """The packed records of a folder itself, by the paths of the files they would have."""
-    records = [decoded(place, line) for place, line in packed_lines(folder)]
-    return {folder / record.file_name: record for record in records}
+    start = f'{{"address":"{path.stem[-8:]}'.encode()  # nothing else needs to be parsed
+    for place, line in reversed(packed_lines(path.parent)):
+        if line.startswith(start):
+            return place, line
+    raise FileNotFoundError(path)
 
 
 def packed_lines(folder: Path) -> list[tuple[str, bytes]]:
@@ -300,13 +286,9 @@ def packed_lines(folder: Path) -> list[tuple[str, bytes]]:
 
     If several lines are for the same run, the last one counts.
     """
-    file = folder / RECORDS
-    try:
+    file, lines = folder / RECORDS, list[bytes]()
+    with suppress(FileNotFoundError), _naming(file):
         lines = file.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise _unreadable(file, error.strerror) from error
     return [(f"{file}, line {number}", line) for number, line in enumerate(lines, start=1)]
 
 
@@ -316,14 +298,19 @@ def decoded(place: object, content: bytes) -> Record:
     Raises:
         InputError: it is not JSON, or its fields are not those of `Record`.
     """
-    try:
+    with _naming(place):
         return msgspec.json.decode(content, type=Record)
-    except (ValueError, RecursionError) as error:  # the former is DecodeError, UnicodeDecodeError
-        raise _unreadable(place, error) from error
 
 
-def _unreadable(place: object, reason: object) -> InputError:
-    return InputError(f"record {str(place)!r} cannot be read: {reason}")
+@contextmanager
+def _naming(place: object) -> Iterator[None]:
+    """Raise an `InputError` that names the place of a record, unless there is no file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise InputError(f"record {str(place)!r} cannot be read: {error}") from error
 
 
 def pack(folder: Path) -> None:
@@ -337,12 +324,12 @@ def pack(folder: Path) -> None:
     lock = folder / f".{RECORDS}.lock"
     with alone(lock, f"another process is packing {str(folder)!r}: waiting for it"):
         remove_parts(folder / RECORDS)
-        files = {path: read_record(path) for path in folder.glob(f"{NAMES}.json")}
-        # A record under another run's name is left for `verify` to name.
-        single = {path: x for path, x in files.items() if path.name == x.file_name}
+        kept = read_records(folder).items()
+        # Without a record under another run's name, which is left for `verify` to name.
+        records = {path: record for path, record in kept if path == folder / record.file_name}
+        single = [path for path in records if path.exists()]
         if not single:
             return
-        records = dict(sorted({**_packed(folder), **single}.items()))
         lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records.values())
         write_atomically(folder / RECORDS, lambda part: part.write_bytes(lines))
         for path in single:

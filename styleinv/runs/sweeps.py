@@ -1,15 +1,17 @@
 """Many inversions, made here or on a cluster. Finished runs are kept and not made again."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
-from styleinv.checkpoint import DEFAULT_SECONDS, checked_seconds
+from styleinv.checkpoint import DEFAULT_SECONDS
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of
 from styleinv.inversion import RESULTS_VERSION, Task, plan
@@ -26,6 +28,8 @@ if TYPE_CHECKING:  # Dask is an extra
 Key = tuple[str, str, str]
 # The number of a task, its run, and whether the run was found rather than made.
 Made = tuple[int, Run, bool]
+# `store.obtain` for one folder.
+Obtain = Callable[..., tuple[Run, bool]]
 MOST_THREADS = 1024
 
 
@@ -43,9 +47,6 @@ class Execution:
     stop: Callable[[], bool] = lambda: False
     checkpoint_every: float = DEFAULT_SECONDS
     cluster: "DaskCluster | None" = None
-
-    def __post_init__(self) -> None:
-        checked_seconds("checkpoint_every", self.checkpoint_every)
 
 
 HERE = Execution()
@@ -96,7 +97,7 @@ def sweep(
         size=size,
         iterations=iterations,
     )
-    keys = [(str(style), layer, loss) for style in styles for layer in layers for loss in losses]
+    keys = list(product(map(str, styles), layers, losses))
     made = make_runs(tasks, folder, pictures=pictures, report=report, execution=execution)
     return {keys[number]: made[number] for number in sorted(made)}
 
@@ -130,10 +131,7 @@ def plan_sweep(
     ]
     return [
         replace(task, seed=task.seed if seed is None else seed, layer=layer, loss=loss)
-        for seed in seeds
-        for task in planned
-        for layer in layers
-        for loss in losses
+        for seed, task, layer, loss in product(seeds, planned, layers, losses)
     ]
 
 
@@ -149,11 +147,10 @@ def make_runs(
 
     If `execution` stopped, only the runs that were finished. Arguments as in `sweep`.
     """
-    make = _in_this_process if execution.cluster is None else execution.cluster.runs
     runs: dict[int, Run] = {}
     started, computed = time.monotonic(), 0
     # Whatever is raised here, closing stops the workers at once.
-    with closing(make(tasks, Path(folder), pictures, execution)) as made:
+    with closing(_find_or_make(tasks, Path(folder), pictures, execution)) as made:
         for number, run, found in made:
             runs[number] = run
             computed += not found
@@ -170,29 +167,49 @@ def own_runs(folder: str | Path) -> Path:
     return Path(folder) / f"results-{RESULTS_VERSION}"
 
 
-def _in_this_process(
+def _find_or_make(
     tasks: Sequence[Task], folder: Path, pictures: bool, execution: Execution
 ) -> Generator[Made, None, None]:
-    for task in tasks:
-        if store.find(task, folder) is None:
-            task.check_memory()
+    """Yield the runs in `folder`, then the others as they come, until `execution` stops."""
+    missing = {}
     for number, task in enumerate(tasks):
         if execution.stop():
             return
-        try:
-            run, found = store.obtain(
-                task,
-                folder,
-                pictures=pictures,
-                callback=lambda iterate: execution.stop(),
-                stop=execution.stop,
-                every=execution.checkpoint_every,
-            )
-        except Timeout:  # `stop` returned True while another process was making this run
+        if run := store.find(task, folder):
+            yield number, run, True
+        else:
+            missing[number] = task
+    every, shared = execution.checkpoint_every, folder.absolute()
+    obtain = partial(store.obtain, folder=shared, pictures=pictures, every=every)
+    make = _in_this_process if execution.cluster is None else execution.cluster.runs
+    with closing(make(missing, obtain, execution.stop)) as made:
+        for number, run, found in made:
+            # A worker with a disk of its own has not put the run into this folder.
+            kept = store.find(tasks[number], folder)
+            yield number, kept or replace(run, path=store.save(run, folder)), found
+
+
+def _in_this_process(
+    tasks: Mapping[int, Task], obtain: Obtain, stop: Callable[[], bool]
+) -> Generator[Made, None, None]:
+    for task in tasks.values():
+        task.check_memory()
+    for number, task in tasks.items():
+        made = obtain_unless_stopped(number, task, obtain, stop)
+        if made is None:
             return
-        if run.was_stopped:
-            return
-        yield number, run, found
+        yield made
+
+
+def obtain_unless_stopped(
+    number: int, task: Task, obtain: Obtain, stop: Callable[[], bool]
+) -> Made | None:
+    """Find a run or make it; None if `stop` returned True at an iteration or while waiting."""
+    try:
+        run, found = obtain(task, callback=lambda iterate: stop(), stop=stop)
+    except Timeout:  # another process was making this run
+        return None
+    return None if run.was_stopped else (number, run, found)
 
 
 def summary(run: Run, found: bool) -> str:
