@@ -3,7 +3,6 @@
 import warnings
 import zlib
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -98,17 +97,16 @@ def test_the_first_frame_or_page_is_used_and_said(tmp_path: Path, name: str) -> 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "options",
+    ("name", "options"),
     [
-        {"format": "JPEG", "progressive": True},
-        {"format": "JPEG", "icc_profile": b"no profile"},
-        {"format": "WEBP"},
-        {"format": "JPEG2000"},
-        {"format": "TGA"},
-        {"format": "TIFF", "compression": "tiff_lzw"},
+        ("picture.png", {"format": "JPEG", "progressive": True}),
+        ("bild \u00fc\u4e2d.jpg", {"format": "WEBP"}),
+        ("two\nlines", {"format": "TIFF", "compression": "tiff_lzw"}),
+        (".hidden", {"format": "TGA"}),
+        ("picture.jp2", {"format": "JPEG2000"}),
+        ("picture.eps", {"format": "JPEG", "icc_profile": b"no profile"}),
     ],
 )
-@pytest.mark.parametrize("name", ["picture.png", "bild \u00fc\u4e2d.jpg", "two\nlines", ".hidden"])
 def test_content_counts_and_not_the_name(
     tmp_path: Path, name: str, options: dict[str, object]
 ) -> None:
@@ -223,9 +221,7 @@ def test_rounds_to_the_nearest_level() -> None:
         (300 * "x" + ".png", {}, "is not an existing file"),  # a name no file system takes
         ("tests", {}, r"is not an existing file \(a folder, a pipe or a URL cannot be read"),
         ("bundled:cubism", {}, "is 'cubism', but must be one of"),
-        ("skimage:mona_lisa", {}, "is 'mona_lisa', but must be one of"),
         ("bundled:dots", {"size": 15}, "size is 15, but must be a whole number from 16 to 4,"),
-        ("bundled:dots", {"size": 4097}, "size is 4097, but must be a whole number from 16"),
         ("bundled:dots", {"fit": "stretch"}, "fit is 'stretch', but must be one of: crop, keep"),
     ],
 )
@@ -242,7 +238,6 @@ def test_refuses_arguments(source: str, options: dict[str, object], match: str) 
         # To read this format, Pillow would start a program.
         ("a.eps", Image.new("RGB", (32, 32)), slice(None), "must be one of PNG, .* but cannot be"),
         ("empty.png", NOISE, slice(0), "cannot be read: cannot identify"),
-        ("text.png", NOISE, slice(5, None), "cannot be read: cannot identify"),
         ("truncated.png", NOISE, slice(900), "cannot be read: image file is truncated"),
         ("truncated.tif", NOISE, slice(900), "cannot be read: "),
     ],
@@ -254,14 +249,6 @@ def test_refuses_files(
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[content])
     with pytest.raises(InputError, match=match):
         load_style(tmp_path / name)
-
-
-def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    NOISE.save(tmp_path / "a.png")
-    # Those who test may be allowed everything.
-    monkeypatch.setattr(Image, "open", Mock(side_effect=PermissionError("Permission denied")))
-    with pytest.raises(InputError, match=r"a.png' .* cannot be read: Permission denied"):
-        load_style(tmp_path / "a.png")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -2,12 +2,9 @@
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from styleinv import InputError
 from styleinv.styles import PAINTED, PHOTOGRAPHS, paint, photograph
-
-SWEEP = (4, 8, 16, 32)
 
 
 def gradient_length(image: np.ndarray) -> float:
@@ -30,9 +27,9 @@ class TestStyle:
         """Over a sweep of `structure` the measured length keeps the order."""
         measured = [
             np.mean([gradient_length(paint(name, 128, structure=s, seed=seed)) for seed in (0, 1)])
-            for s in SWEEP
+            for s in (4, 8, 16, 32)
         ]
-        assert scipy.stats.spearmanr(SWEEP, measured).statistic == pytest.approx(1)
+        assert measured == sorted(set(measured))
 
     def test_colours_are_the_palettes(self, name: str) -> None:
         """Most pixels lie near a palette colour, and each colour has its share."""
@@ -62,9 +59,7 @@ def test_photographs_are_at_hand(name: str) -> None:
     ("arguments", "match"),
     [
         ({"size": 8}, "size is 8"),
-        ({"size": 64.0}, "size is 64.0, but must be a whole number"),
         ({"structure": 1}, "structure is 1, but"),
-        ({"structure": 65}, "structure is 65"),
         ({"palette": ["#000000"]}, "at least 2"),
         ({"palette": ["#000000", "blue"]}, "'blue'"),
         ({"seed": -1}, "seed is -1"),
