@@ -94,7 +94,7 @@ class Checkpoint:
                 f"checkpoint {str(self.path)!r} is of another run; remove it, or name another file"
             )
         if content["made with"] != _made_with():
-            now = f"the run goes on with {_made_with()}: its last digits may differ"
+            now = f"the run continues with {_made_with()}: its last digits may differ"
             _warn(f"{self.path} was written with {content['made with']}, and {now}")
         state: dict[str, Any] = content["state"]
         return state

@@ -36,8 +36,8 @@ from styleinv.styles import PAINTED, PHOTOGRAPHS
 if TYPE_CHECKING:
     from styleinv.runs.cluster import DaskCluster
 
-GOES_ON = "The same command again goes on from here."
-STARTS_AGAIN = "The same command again starts from the beginning: protocol {!r} has no checkpoints."
+GOES_ON = "Run the same command again to continue from here."
+STARTS_AGAIN = "The same command would start from the beginning: protocol {!r} has no checkpoints."
 OUT = Path("out")
 # The values of an option that can be repeated.
 Texts = list[str] | None
@@ -148,7 +148,7 @@ def _run(task: Task, out: Path, checkpoint_every: float, again: bool) -> int:
         show(result.iterations, result.evaluations, result.loss)
     if run.path is not None:
         print(run.path.with_suffix(".png"), run.path, sep="\n")
-    _report(sweeps.summary(run, found) + (" (--again makes it anew)" if found else ""))
+    _report(sweeps.summary(run, found) + (" (--again makes it again)" if found else ""))
     if run.was_stopped:
         _report(GOES_ON if task.protocol.can_go_on else STARTS_AGAIN.format(task.protocol.name))
     return {"stopped": 130, "not finite": 1}.get(result.stop_reason, 0)

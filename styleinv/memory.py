@@ -24,16 +24,16 @@ _BYTES_PER_PIXEL = {
     "central-moments": (5000, 5200),
 }
 
-# How cgroups of version 2 and 1 tell a container's memory: the folder, the files of its limit and
-# its usage, and what the kernel gives back of the usage when it is needed: its cache of files.
+# Where cgroups of version 2 and version 1 report a container's memory: the folder, the files of the
+# limit and of the usage, and the name of the file cache, which the kernel frees when needed.
 _CGROUPS = (
     (".", "memory.max", "memory.current", "inactive_file"),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
-# Parameters of glibc's mallopt (malloc.h) and their values: no block of its own from the kernel
-# (M_MMAP_MAX), nothing given back (M_TRIM_THRESHOLD), and threads take their blocks where freed
-# ones are kept (M_ARENA_MAX).
+# Parameters of glibc's mallopt (malloc.h) and their values: the kernel gives no block separately
+# (M_MMAP_MAX) and gets none back (M_TRIM_THRESHOLD), and all threads share one arena, so that each
+# can reuse what another has freed (M_ARENA_MAX).
 _KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-8, 1))
 
 
@@ -101,7 +101,7 @@ def reuse_freed_memory() -> Iterator[None]:
     """Have glibc keep large freed blocks for reuse, and give them back at the end.
 
     An inversion frees and takes the same few feature maps at every evaluation. By default each of
-    them, tens of megabytes, goes back to the kernel, which clears every page anew: at 256 x 256
+    them, tens of megabytes, goes back to the kernel, which clears every page again: at 256 x 256
     that costs more than the arithmetic of a loss. Another C library is left as it is.
     """
     with ExitStack() as at_the_end:

@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 
 # Runs the command line with these arguments; its exit code, and what it printed and reported.
 Run = Callable[..., tuple[int, str, str]]
-GOES_ON = "The same command again goes on from here."
+GOES_ON = "Run the same command again to continue from here."
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_says_that_a_protocol_has_no_checkpoints(run: Run) -> None:
     with ctrl_c():
         code, _, said = run("invert", "bundled:dots", "--protocol", "scipy", "--size", 16)
     assert code == 130
-    assert "starts from the beginning: protocol 'scipy' has no checkpoints" in said
+    assert "start from the beginning: protocol 'scipy' has no checkpoints" in said
 
 
 def test_help_names_what_can_be_chosen(run: Run) -> None:

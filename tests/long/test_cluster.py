@@ -294,7 +294,10 @@ def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(tmp_path: Path) 
     arguments = [*command.split(), "--checkpoint-every", "0"]
     done = interrupted(lambda: len(checkpoints(out)) == 2, arguments, tmp_path)
     printed = done.stdout + done.stderr
-    assert (done.returncode, printed) == (130, "The same command again goes on from here.\n")
+    assert (done.returncode, printed) == (
+        130,
+        "Run the same command again to continue from here.\n",
+    )
     shutil.copytree(out, copies)
     assert not [*out.glob(".*.lock")]
     assert len(command_line(command, tmp_path)) == 2
