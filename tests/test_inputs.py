@@ -58,8 +58,8 @@ COMMANDS = {
     # --- the book and its parameters
     "book --root folder": "but must be the project's folder, with _toc.yml",
     "book -p MANY": "xxx', but must be NAME=VALUE",
-    "book -f pipe": "parameters-file 'pipe' cannot be read: it is not an existing file",
-    "book -f list.yml": "parameters-file 'list.yml' must hold NAME: VALUE pairs",
+    "book -f pipe": "parameters-file is 'pipe', but must be a YAML file",
+    "book -f list.yml": "parameters-file is 'list.yml', but must be a YAML file",
     "book -f laughs.yml": "parameter 'size' is [[1], [[...], [...]",
     "book -f digits.yml": "parameter 'size' is too long a number",
     # --- what reads kept runs

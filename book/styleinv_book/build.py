@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,8 +27,8 @@ import nbformat
 import papermill
 import yaml
 from nbclient.exceptions import DeadKernelError
-from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 import styleinv
 from styleinv.errors import InputError
@@ -37,7 +36,6 @@ from styleinv.files import write_atomically, write_text
 from styleinv.runs.locks import alone
 from styleinv_book.parameters import check_parameters, defaults_of
 
-PAGES = ("_config.yml", "_toc.yml", "book")
 RESULTS, CLAIMS, EXECUTED = "results", "book/claims.yml", "_build/executed"
 # The cells to fold away, by their tag, and the fold's title.
 FOLDED = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
@@ -84,25 +82,25 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
 
 @contextmanager
 def _own_stage(build: Path) -> Iterator[Path]:
-    """An empty folder for this build, while other builds wait for its end.
+    """Wait for other builds to end, then yield an empty folder and remove it afterwards.
 
-    Each build has a new one: a process that a killed build left behind may still write to its own.
+    Each build has a new folder: a process that a killed build left behind may still write to its.
     """
     with alone(build / ".lock", "another build is going on: waiting for its end"):
         for left_behind in build.glob("stage-*"):
             shutil.rmtree(left_behind, ignore_errors=True)
         _finish_exchange(build / "html")
-        stage = Path(tempfile.mkdtemp(prefix="stage-", dir=build))
-        try:
-            yield stage
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            prefix="stage-", dir=build, ignore_cleanup_errors=True
+        ) as stage:
+            yield Path(stage)
 
 
 def _copy_in(name: str, value: Any, root: Path) -> Any:
-    """The parameter with copies in place of the reader's files: no page shows their folders.
+    """Copy the reader's files into `_build`, so that no page shows where they are.
 
-    The path of a copy is relative to the notebooks.
+    Returns:
+        the parameter with the copies' paths as seen from the notebooks.
     """
     if isinstance(value, list):
         return [_copy_in(name, one, root) for one in value]
@@ -129,12 +127,12 @@ def _shared_digest(root: Path) -> bytes:
 
 
 def _execute_or_reuse(
-    source: Path, notebook: NotebookNode, parameters: dict[str, Any], shared: bytes
+    source: Path, notebook: nbformat.NotebookNode, parameters: dict[str, Any], shared: bytes
 ) -> Path:
-    """The path of the executed notebook, which an earlier build has kept or this one makes.
+    """Return the path of the executed notebook; execute it unless an earlier build did.
 
-    Its name changes with everything that its outputs depend on. That includes the content of files
-    among the parameters: these are copies whose paths contain its hash.
+    Its name changes with all that its outputs depend on. Files among the parameters are copies
+    whose paths contain a hash of their content.
     """
     key = shared + source.read_bytes() + json.dumps(parameters, sort_keys=True).encode()
     name = f"{source.stem}-{hashlib.sha256(key).hexdigest()[:16]}.ipynb"
@@ -142,10 +140,7 @@ def _execute_or_reuse(
     if path.exists():
         _say("  kept from the last build")
         return path
-    started = time.monotonic()
-    text = nbformat.writes(_execute(source, notebook, parameters))
-    write_text(path, text)
-    _say(f"  {time.monotonic() - started:.0f} s")
+    write_text(path, nbformat.writes(_execute(source, notebook, parameters)))
     return path
 
 
@@ -153,12 +148,14 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _execute(source: Path, notebook: NotebookNode, parameters: dict[str, Any]) -> NotebookNode:
+def _execute(
+    source: Path, notebook: nbformat.NotebookNode, parameters: dict[str, Any]
+) -> nbformat.NotebookNode:
     """Run one notebook with these parameters and return it with its outputs."""
     # Otherwise the debugger complains about frozen modules in every notebook's output.
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try:
-        result: NotebookNode = papermill.execute_notebook(
+        result: nbformat.NotebookNode = papermill.execute_notebook(
             notebook,
             None,
             parameters,
@@ -167,24 +164,25 @@ def _execute(source: Path, notebook: NotebookNode, parameters: dict[str, Any]) -
             progress_bar=False,
             stdout_file=sys.stderr,
             stderr_file=sys.stderr,
+            # A newer kernel warns of a connection that is not encrypted.
+            config=Config(KernelManager=Config(transport_encryption="auto")),
         )
     except PapermillExecutionError as error:
-        reason = next(iter(str(error.evalue).strip().splitlines()), "no reason given")
-        place = f"cell In [{error.exec_count}]"
-        raise InputError(f"notebook {source.name}, {place}: {error.ename}: {reason}") from error
+        reason = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}"
+        raise InputError(f"notebook {source.name}, {reason}") from error
     except DeadKernelError as error:
         raise InputError(f"notebook {source.name}: its kernel died, maybe of memory") from error
     _tidy(result)
     return result
 
 
-def _tidy(notebook: NotebookNode) -> None:
+def _tidy(notebook: nbformat.NotebookNode) -> None:
     """Fold the parameters away, and drop times and paths of the machine that ran the notebook."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":  # warnings name files of this machine
+        if cell.cell_type == "code":  # its warnings name files, and the terminal has shown them
             cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
         tags = cell.metadata.get("tags", [])
         for tag, prompt in FOLDED.items():
@@ -195,14 +193,12 @@ def _tidy(notebook: NotebookNode) -> None:
 
 def _fill(stage: Path, root: Path, executed: Mapping[Path, Path]) -> None:
     """Put all pages on the stage, with a configuration that executes nothing again."""
+    shutil.copytree(root / "book", stage / "book")
+    shutil.copy(root / "_toc.yml", stage)
     (stage / "notebooks").mkdir()
     for source, notebook in executed.items():
         shutil.copy(notebook, stage / "notebooks" / f"{source.stem}.ipynb")
-    for name in PAGES:
-        copy = shutil.copytree if (root / name).is_dir() else shutil.copy2
-        copy(root / name, stage / name)
-    if (root / RESULTS).is_dir():
-        (stage / RESULTS).symlink_to(root / RESULTS)
+    (stage / RESULTS).symlink_to(root / RESULTS)
     config = yaml.safe_load((root / "_config.yml").read_text())
     config["execute"] = {"execute_notebooks": "off"}
     (stage / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True))
@@ -218,8 +214,8 @@ def _render(stage: Path) -> None:
         finished = subprocess.run(command, stdout=output, stderr=output, check=False)
     if finished.returncode != 0:
         text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text())  # its colours
-        problem = re.search(r".*(WARNING|ERROR|Error:).*", text)
-        reason = problem[0].strip().replace(f"{stage}/", "") if problem else "no reason given"
+        problems = re.findall(r".*(?:WARNING|ERROR|Error:).*", text.replace(f"{stage}/", ""))
+        reason = problems[0].strip() if problems else "no reason given"
         raise InputError(f"the pages do not render without a warning ({reason}); see {log}")
 
 

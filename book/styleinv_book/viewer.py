@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import numpy as np
-from msgspec import UNSET
 
 from styleinv import live
 from styleinv.encoder import LAYERS, SOURCES
@@ -35,9 +34,9 @@ SHEET = Path(live.__file__).with_name("viewer.css")
 class Option(NamedTuple):
     """One value of a control, with its label and its place among the other values."""
 
+    place: tuple[int, ...]
     value: str
     label: str
-    place: tuple[int, ...]
 
 
 def link_to(record: Record) -> str:
@@ -51,24 +50,15 @@ def options_of(record: Record) -> dict[str, Option]:
     layer, seed, encoder = asked.layer, str(asked.seed), asked.encoder
     size = str(asked.width) if asked.width == asked.height else f"{asked.width}x{asked.height}"
     return {
-        "style": Option(source, short_name(source), _place(source, STYLE_NAMES)),
-        "layer": Option(layer, layer, _place(layer, LAYERS)),
-        "loss": _loss_of(asked),
-        "seed": Option(seed, seed, (asked.seed,)),
+        "style": Option(_place(source, STYLE_NAMES), source, short_name(source)),
+        "layer": Option(_place(layer, LAYERS), layer, layer),
+        "loss": Option(_place(asked.loss, LOSSES), asked.loss, title_of(asked.loss)),
+        "seed": Option((asked.seed,), seed, seed),
         "protocol": _protocol_of(asked),
         # The name of random weights ends in their seed.
-        "encoder": Option(encoder, encoder, _place(encoder.partition(" ")[0], SOURCES)),
-        "size": Option(size, f"{size.replace('x', ' x ')} px", (asked.width, asked.height)),
+        "encoder": Option(_place(encoder.partition(" ")[0], SOURCES), encoder, encoder),
+        "size": Option((asked.width, asked.height), size, f"{size.replace('x', ' x ')} px"),
     }
-
-
-def _loss_of(asked: Asked) -> Option:
-    loss, place = asked.loss, _place(asked.loss, LOSSES)
-    if asked.alpha is UNSET:
-        return Option(loss, title_of(loss), place)
-    return Option(
-        f"{loss}-{asked.alpha:g}", f"{title_of(loss)}, alpha {asked.alpha:g}", (*place, 1)
-    )
 
 
 def _protocol_of(asked: Asked) -> Option:
@@ -76,17 +66,13 @@ def _protocol_of(asked: Asked) -> Option:
     name, budget = asked.protocol.name, asked.protocol.budget
     place, own = _place(name, KNOWN), KNOWN.get(name)
     if own is None or budget == own.budget(asked.loss, asked.layer):
-        return Option(name, name, (*place, 0))
-    return Option(f"{name}-{budget}", f"{name}, {budget_of(asked.protocol)}", (*place, budget))
+        return Option((*place, 0), name, name)
+    return Option((*place, budget), f"{name}-{budget}", f"{name}, {budget_of(asked.protocol)}")
 
 
-def _places(record: Record) -> list[tuple[int, ...]]:
-    return [option.place for option in options_of(record).values()]
-
-
-def _place(name: str, known: Iterable[str]) -> tuple[int, ...]:
+def _place(name: str, known: Iterable[str]) -> tuple[int]:
     """Where `name` comes in the order of `known`; what is not known comes first."""
-    return (list(known).index(name) + 1 if name in known else 0, *name.encode())
+    return (list(known).index(name) + 1 if name in known else 0,)
 
 
 def page(folder: Path, link: str) -> str:
@@ -103,33 +89,28 @@ def page(folder: Path, link: str) -> str:
     records = {path: run.record for path, run in kept.items() if run.pixels is not None}
     if not records:
         raise InputError(f"folder is {str(folder)!r}, but must hold run records")
-    runs = {path: _run(path, record, folder, link) for path, record in records.items()}
-    # Of runs that differ in nothing that can be chosen, the latest is shown.
-    by_date = sorted(records, key=lambda path: records[path].made_with.date)
-    latest = {link_to(records[path]): runs[path] for path in by_date}
     # Sweep by sweep, and within a sweep by what a reader can choose.
-    paths = sorted(records, key=lambda path: (path.parent, _places(records[path])))
+    options = {path: options_of(record) for path, record in records.items()}
+    paths = sorted(records, key=lambda path: (path.parent, *options[path].values()))
+    runs = {path: _run(path, records[path], folder, link) for path in paths}
     sweeps = [
         (sweep.relative_to(folder).as_posix(), [runs[path] for path in of_sweep])
         for sweep, of_sweep in itertools.groupby(paths, lambda path: path.parent)
     ]
+    # Of runs that differ in nothing that can be chosen, the latest is shown.
+    paths.sort(key=lambda path: records[path].made_with.date)
+    latest = {link_to(records[path]): runs[path] for path in paths}
+    choices = {
+        name: [option[1:] for option in sorted({found[name] for found in options.values()})]
+        for name in options[paths[0]]
+    }
     return render(
         "viewer.html.j2",
         sheet=SHEET.read_text("utf-8"),
         script="\n".join(file.read_text("utf-8") for file in SCRIPTS),
-        data={"options": _controls(records.values()), "runs": list(latest.values())},
+        data={"options": choices, "runs": list(latest.values())},
         sweeps=sweeps,
     )
-
-
-def _controls(records: Iterable[Record]) -> dict[str, list[tuple[str, str]]]:
-    """The values of every control with their labels, in their order."""
-    choices = [options_of(record) for record in records]
-    found = {name: {options[name] for options in choices} for name in choices[0]}
-    return {
-        name: [(o.value, o.label) for o in sorted(options, key=lambda o: o.place)]
-        for name, options in found.items()
-    }
 
 
 def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
@@ -148,7 +129,7 @@ def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
         "height": asked.height,
         "trace": [
             (point.evaluations, float(f"{point.loss:.4g}"), _stage(point.stage, asked))
-            for point in thinned(record.trace)
+            for point in thin(record.trace)
         ],
         "theta": record.theta,
         "facts": _facts(record),
@@ -161,7 +142,7 @@ def _stage(name: str, asked: Asked) -> str:
     return name.replace(asked.loss, title_of(asked.loss))
 
 
-def thinned(trace: Sequence[TracePoint]) -> list[TracePoint]:
+def thin(trace: Sequence[TracePoint]) -> list[TracePoint]:
     """About 60 points, log-spaced, among them the first, the last and the first of each stage."""
     evaluations = [point.evaluations for point in trace]
     wanted = np.geomspace(evaluations[0], evaluations[-1], CURVE_POINTS)
@@ -175,7 +156,7 @@ def _facts(record: Record) -> dict[str, str]:
     """The numbers that the page shows beside a picture."""
     asked, result, made = record.asked, record.result, record.made_with
     protocol, warmups = asked.protocol, asked.protocol.warmups or ()
-    facts = {
+    return {
         "final loss": f"{result.loss:.3g}",
         "stopped by": result.stop_reason,
         "iterations": f"{result.iterations:,}",
@@ -186,14 +167,13 @@ def _facts(record: Record) -> dict[str, str]:
         "protocol": f"{protocol.name} ({protocol.method})",
         "theta": "none" if protocol.theta is None else f"{protocol.theta:g}",
         "budget": budget_of(protocol),
-        "warm-ups": ", ".join(_stage(warmup.loss, asked) for warmup in warmups),
+        "warm-ups": ", ".join(_stage(warmup.loss, asked) for warmup in warmups) or "none",
         "encoder": f"{asked.encoder} ({asked.encoder_sha256[:12]})",
         "computed on": f"{made.device}, {made.processor}, {made.threads} threads",
         "torch": made.torch,
         "styleinv": f"{made.styleinv}, results {made.results}",
         "date": made.date[:10],
     }
-    return {name: fact for name, fact in facts.items() if fact}
 
 
 def command(record: Record) -> str:

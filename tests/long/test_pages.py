@@ -6,25 +6,19 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from bs4 import BeautifulSoup, Tag
-from playwright.sync_api import Browser, Page
+from bs4 import BeautifulSoup
+from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from tests.conftest import PROGRAM, ROOT, refuse_others
 from tests.test_book import new_project
 
 PHONE, DESK = 360, 1280
-LOOKS: tuple[tuple[Literal["light", "dark"], int], ...] = (
-    ("light", DESK),
-    ("dark", DESK),
-    ("light", PHONE),
-)
 
 
 def pages(built: Path) -> list[Path]:
@@ -68,57 +62,29 @@ def _exists(url: str, page: Path, built: Path, soups: dict[str, BeautifulSoup]) 
 
 
 def test_ids_are_unique(soups: dict[str, BeautifulSoup]) -> None:
-    repeated = {}
     for name, soup in soups.items():
         ids = Counter(str(tag["id"]) for tag in soup.find_all(id=True))
-        if twice := [value for value, count in ids.items() if count > 1]:
-            repeated[name] = twice
-    assert repeated == {}
+        assert {value: count for value, count in ids.items() if count > 1} == {}, name
 
 
 def test_figures_say_where_they_come_from(soups: dict[str, BeautifulSoup]) -> None:
     """A line of class "provenance" within the figure, or after it in the same section."""
-    without = [
-        f"{name}: {figure.get_text(' ', strip=True)[:80]}"
-        for name, soup in soups.items()
-        for figure in soup.select("article figure")
-        if not _has_provenance(figure)
-    ]
-    assert without == []
-
-
-def _has_provenance(figure: Tag) -> bool:
-    if figure.select_one(".provenance"):
-        return True
-    following = figure.find_next(class_="provenance")
-    section = figure.find_parent("section")
-    return following is not None and section is following.find_parent("section")
+    for name, soup in soups.items():
+        for figure in soup.select("article figure"):
+            following = figure.find_next(class_="provenance")
+            section = figure.find_parent("section")
+            inside = figure.select_one(".provenance") is not None
+            after = following is not None and section is following.find_parent("section")
+            assert inside or after, f"{name}: {figure.get_text(' ', strip=True)[:80]}"
 
 
 def test_nothing_of_this_machine_is_in_the_pages(
     built: Path, project: Path, painting: Path
 ) -> None:
-    texts = [*pages(built), *built.glob("_downloads/*/*.ipynb"), *built.glob("_sources/*/*")]
-    assert len(texts) >= 4
-    for text in texts:
+    for text in (*pages(built), *built.glob("_downloads/*/*.ipynb"), *built.glob("_sources/*/*")):
         content = text.read_text()
-        for path in (project, painting.parent, ROOT, Path(sys.prefix), Path.home()):
-            assert str(path) not in content, text
-        assert painting.parent.name not in content, text
-
-
-@dataclass
-class Visit:
-    """What a browser found on one page, for one theme and width."""
-
-    messages: list[str]
-    refused: list[str]
-    missing_pictures: list[str]
-    equations: tuple[int, int]
-    equation_errors: int
-    width: int
-    theme: str
-    violations: list[str]
+        for place in (project, painting.parent.name, ROOT, Path(sys.prefix), Path.home()):
+            assert str(place) not in content, text
 
 
 # Pictures that wait for the reader to scroll would not be there, nor would what is folded away.
@@ -149,14 +115,12 @@ def opened_page(
         context.add_init_script(f"localStorage.mode = localStorage.theme = {theme!r}")
         page = context.new_page()
         messages: list[str] = []
-        page.on(
-            "console",
-            lambda said: (
+
+        def listen(said: ConsoleMessage) -> None:
+            if said.type in ("error", "warning"):
                 messages.append(f"{said.type}: {said.text}")
-                if said.type in ("error", "warning")
-                else None
-            ),
-        )
+
+        page.on("console", listen)
         page.on("pageerror", lambda error: messages.append(f"exception: {error}"))
         refused = refuse_others(page, own)
         page.goto(url, wait_until="load")
@@ -165,95 +129,48 @@ def opened_page(
         yield page, messages, refused
 
 
+NOT_TYPESET = ".math:not(:has(mjx-container)), mjx-merror, [data-mjx-error]"
 MISSING_PICTURES = "[...document.images].filter(i => !i.naturalWidth).map(i => i.outerHTML)"
 
 
-def visit(
-    browser: Browser, site: str, name: str, theme: Literal["light", "dark"], width: int
-) -> Visit:
-    url = f"{site}/{name}"
-    with opened_page(browser, site, url, theme, width) as (page, messages, refused):
-        seen = (
-            page.evaluate(MISSING_PICTURES),
-            (page.locator(".math").count(), page.locator(".math mjx-container").count()),
-            page.locator("mjx-merror, [data-mjx-error]").count(),
-            page.evaluate("document.documentElement.scrollWidth"),
-            page.evaluate("document.documentElement.dataset.theme"),
-        )
-        page.evaluate(SHORTEN)
-        page.evaluate(AXE_SCRIPT)
-        return Visit(
-            messages,
-            refused,
-            *seen,
-            [
-                f"{rule['id']}: {node['html'][:200]} ({node['failureSummary']})"
-                for rule in page.evaluate(AXE)
-                if rule["impact"] in ("serious", "critical")
-                for node in rule["nodes"]
-            ],
-        )
-
-
-@pytest.fixture(scope="module")
-def visits(
-    browser: Browser, site: str, soups: dict[str, BeautifulSoup]
-) -> dict[tuple[str, str, int], Visit]:
-    return {
-        (name, theme, width): visit(browser, site, name, theme, width)
-        for name in soups
-        for theme, width in LOOKS
-    }
-
-
-Visits = dict[tuple[str, str, int], Visit]
-
-
-def found(visits: Visits, what: str) -> dict[tuple[str, str, int], Any]:
-    """The pages where there is something of this kind."""
-    return {place: getattr(one, what) for place, one in visits.items() if getattr(one, what)}
-
-
 @pytest.mark.browser
-def test_the_console_stays_empty(visits: Visits) -> None:
-    assert found(visits, "messages") == {}
+@pytest.mark.parametrize(("theme", "width"), [("light", DESK), ("dark", DESK), ("light", PHONE)])
+def test_every_page_in_a_browser(
+    browser: Browser,
+    site: str,
+    soups: dict[str, BeautifulSoup],
+    theme: Literal["light", "dark"],
+    width: int,
+) -> None:
+    """All loads, equations are typeset, it fits, and axe-core finds nothing serious in any fold."""
+    faults = {}
+    equations = 0
+    for name in soups:
+        with opened_page(browser, site, f"{site}/{name}", theme, width) as (page, said, refused):
+            assert page.evaluate("document.documentElement.dataset.theme") == theme
+            equations += page.locator(".math mjx-container").count()
+            found = {
+                "missing pictures": page.evaluate(MISSING_PICTURES),
+                "equations": page.locator(NOT_TYPESET).all_inner_texts(),
+                "wide": page.evaluate("document.documentElement.scrollWidth") > width + 1,
+                "axe": violations(page),
+                "console": said,
+                "refused": refused,
+            }
+        faults |= {(name, what): fault for what, fault in found.items() if fault}
+    assert faults == {}
+    assert equations
 
 
-@pytest.mark.browser
-def test_nothing_is_asked_of_another_host(visits: Visits) -> None:
-    assert found(visits, "refused") == {}
-
-
-@pytest.mark.browser
-def test_every_picture_loads(visits: Visits) -> None:
-    assert found(visits, "missing_pictures") == {}
-
-
-@pytest.mark.browser
-def test_equations_are_typeset(visits: Visits) -> None:
-    assert found(visits, "equation_errors") == {}
-    assert any(one.equations[0] for one in visits.values())
-    for place, one in visits.items():
-        written, typeset = one.equations
-        assert written == typeset, place
-
-
-@pytest.mark.browser
-def test_pages_fit_a_phone(visits: Visits) -> None:
-    wide = {place: one.width for place, one in visits.items() if one.width > place[2] + 1}
-    assert wide == {}
-
-
-@pytest.mark.browser
-def test_everyone_can_read_them(visits: Visits) -> None:
-    """axe-core finds nothing serious, in either theme, with every fold open."""
-    assert all(one.theme == theme for (_, theme, _), one in visits.items())
-    problems = [
-        f"{name} ({theme}, {width}): {violation}"
-        for (name, theme, width), one in visits.items()
-        for violation in one.violations
+def violations(page: Page) -> list[str]:
+    page.evaluate(SHORTEN)
+    page.evaluate(AXE_SCRIPT)
+    return [
+        f"{rule['id']}: {node['html'][:200]} ({node['failureSummary']})"
+        for rule in page.evaluate(AXE)
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
     ]
-    assert problems == []
 
 
 @pytest.mark.browser
@@ -284,12 +201,6 @@ def test_without_a_repository_there_are_no_launch_buttons(soups: dict[str, Beaut
         assert "mybinder.org/v2" not in str(soup)
 
 
-def figure_of(soups: dict[str, BeautifulSoup], page: str, name: str) -> Tag:
-    found = soups[f"notebooks/{page}.html"].select_one(f"#{name}")
-    assert found is not None
-    return found
-
-
 def test_figures_are_numbered_as_in_the_chapter(soups: dict[str, BeautifulSoup]) -> None:
     numbers = {
         "inverting": ["1.1"],
@@ -303,25 +214,18 @@ def test_figures_are_numbered_as_in_the_chapter(soups: dict[str, BeautifulSoup])
         assert [word[1].rstrip(".") for word in words if word[0] == "Figure"] == figures
 
 
-def test_reference_pictures_lead_to_their_state_in_the_viewer(
+def test_a_figure_of_the_readers_styles_beside_the_reference_runs(
     soups: dict[str, BeautifulSoup],
 ) -> None:
-    link = figure_of(soups, "experiments", "figure-1-3").select_one("table.pictures a")
-    assert link is not None
-    path, _, state = str(link["href"]).partition("#")
+    page = soups["notebooks/experiments.html"]
+    (figure,) = page.select("#figure-1-3")
+    path, _, state = str(figure.select("table.pictures a")[0]["href"]).partition("#")
     assert path == "../notebooks/viewer.html"
     assert parse_qs(state)["layer"] == ["relu_1_1"]
-
-
-def test_figures_show_the_readers_styles(soups: dict[str, BeautifulSoup]) -> None:
-    text = figure_of(soups, "experiments", "figure-1-3").get_text()
     for fact in ("my $5^^$ painting", "coffee: Rachel Michetti", "32 x 32 pixels"):
-        assert fact in text
-
-
-def test_numbers_in_prose_come_from_the_runs(soups: dict[str, BeautifulSoup]) -> None:
-    """Of 2 styles, 2 layers and 4 losses, 16 moment inversions; 4 of them with N = 4."""
-    text = " ".join(soups["notebooks/experiments.html"].get_text().split())
+        assert fact in figure.get_text()
+    # Of 2 styles, 2 layers and 4 losses, 16 moment inversions; 4 of them with N = 4.
+    text = " ".join(page.get_text().split())
     assert re.search(r"in this build it was \d+ of 16, and \d of 4\.", text)
 
 
