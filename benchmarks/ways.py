@@ -178,8 +178,7 @@ def in_bfloat16(task: Task, evaluations: int) -> dict[str, Any]:
             [optim.Stage(name, objective)],
             noise.detach(),
             FAST,
-            evaluations,
-            optim.Monitor(FAST.theta),
+            optim.Monitor(evaluations, FAST.theta),
         )
         found[name] = {
             "final_loss": result.loss,

@@ -7,7 +7,6 @@ They have no checkpoints: an interrupted run starts again from the beginning.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -20,13 +19,20 @@ from styleinv.optim import Minimum, Monitor, Stage
 from styleinv.protocol import Protocol
 
 
-def minimise_by_rival(
-    stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
-) -> Minimum:
-    """`styleinv.optim.minimise` for the methods of this module."""
+def minimise_by_rival(stage: Stage, start: Tensor, protocol: Protocol, monitor: Monitor) -> Minimum:
+    """`styleinv.optim.minimise` for the methods of this module: the best image they evaluate."""
     monitor.stage = stage
-    method = l_bfgs_b if protocol.method == "l-bfgs-b" else torch_l_bfgs
-    return method(start, protocol, budget, monitor)
+    best = _Best(start, monitor)
+    descend = l_bfgs_b if protocol.method == "l-bfgs-b" else torch_l_bfgs
+    try:
+        descend(best, start, protocol)
+        reason = "budget" if monitor.evaluations >= monitor.budget else "stalled"
+    except _Halt as halt:
+        reason = str(halt)
+    if descend is torch_l_bfgs:  # which may have evaluated an image out of bounds
+        with torch.no_grad():
+            best.loss = stage.objective(best.image)[1].item()
+    return monitor.finish(best.loss, best.image, reason)
 
 
 class _Halt(Exception):
@@ -60,13 +66,12 @@ class _Best:
         _halt_if(self.monitor.see(self.loss, self.image))
 
 
-def l_bfgs_b(start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -> Minimum:
+def l_bfgs_b(best: _Best, start: Tensor, protocol: Protocol) -> None:
     """SciPy's L-BFGS-B (Byrd et al. 1995) with every pixel bounded to [0, 1].
 
-    `budget` counts evaluations of loss and gradient; the image returned is the best one evaluated.
     The objective is computed on the image's device and in its dtype, SciPy's algebra in float64.
     """
-    best = _Best(start, monitor)
+    monitor = best.monitor
 
     def evaluate(pixels: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         image = torch.from_numpy(pixels).to(start).view_as(start).requires_grad_()
@@ -75,34 +80,29 @@ def l_bfgs_b(start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -
         if monitor.evaluations == 1:
             best.show()
         _halt_if("theta" if monitor.passed_theta(loss.item()) else None)
-        _halt_if("budget" if monitor.evaluations >= budget else None)
+        _halt_if("budget" if monitor.evaluations >= monitor.budget else None)
         return loss.item(), gradient.cpu().double().numpy().ravel()
 
     def after_step(_: NDArray[np.float64]) -> None:
         monitor.iteration += 1
         best.show()
 
-    limits = {"maxcor": protocol.memory, "maxiter": budget, "maxfun": budget}
+    limits = {"maxcor": protocol.memory, "maxiter": monitor.budget, "maxfun": monitor.budget}
     # Between SciPy's small products, OpenBLAS's idle threads would take the cores from PyTorch's.
     openblas = ThreadpoolController().select(internal_api="openblas")
-    try:
-        with openblas.limit(limits=1):
-            scipy.optimize.minimize(
-                evaluate,
-                start.detach().clamp(0, 1).cpu().double().numpy().ravel(),
-                jac=True,
-                method="L-BFGS-B",
-                bounds=scipy.optimize.Bounds(0, 1),
-                callback=after_step,
-                options={**limits, "ftol": 0, "gtol": 0},
-            )
-        reason = "stalled"
-    except _Halt as halt:
-        reason = str(halt)
-    return monitor.finish(best.loss, best.image, reason)
+    with openblas.limit(limits=1):
+        scipy.optimize.minimize(
+            evaluate,
+            best.image.cpu().double().numpy().ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=scipy.optimize.Bounds(0, 1),
+            callback=after_step,
+            options={**limits, "ftol": 0, "gtol": 0},
+        )
 
 
-def torch_l_bfgs(start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -> Minimum:
+def torch_l_bfgs(best: _Best, start: Tensor, protocol: Protocol) -> None:
     """`torch.optim.LBFGS` with its strong Wolfe line search, without bounds or clamped.
 
     Method ``l-bfgs unbounded`` lets pixels leave [0, 1]; ``l-bfgs clamped`` clamps the image inside
@@ -111,11 +111,10 @@ def torch_l_bfgs(start: Tensor, protocol: Protocol, budget: int, monitor: Monito
     its best evaluation so far; the loss returned is that of the image returned, which is clamped.
     """
     image = start.detach().clone().requires_grad_()
-    best = _Best(start, monitor)
-    limits: dict[str, Any] = {"max_iter": budget, "max_eval": budget}
     optimizer = torch.optim.LBFGS(
         [image],
-        **limits,
+        max_iter=best.monitor.budget,
+        max_eval=best.monitor.budget,
         history_size=protocol.memory,
         tolerance_grad=0,
         tolerance_change=0,
@@ -127,18 +126,11 @@ def torch_l_bfgs(start: Tensor, protocol: Protocol, budget: int, monitor: Monito
             with torch.no_grad():
                 image.clamp_(0, 1)
         optimizer.zero_grad()
+        best.monitor.iteration = optimizer.state[image].get("n_iter", 0)
         loss = best.evaluate(image)
         torch.autograd.backward(loss)
-        monitor.iteration = optimizer.state[image].get("n_iter", 0)
         best.show()
         return loss.detach()
 
-    try:
-        optimizer.step(closure)
-        reason = "budget" if monitor.evaluations >= budget else "stalled"
-    except _Halt as halt:
-        reason = str(halt)
-    monitor.iteration = optimizer.state[image].get("n_iter", 0)
-    with torch.no_grad():
-        _, clamped_loss = monitor.stage.objective(best.image)
-    return monitor.finish(clamped_loss.item(), best.image, reason)
+    optimizer.step(closure)
+    best.monitor.iteration = optimizer.state[image]["n_iter"]

@@ -10,7 +10,7 @@ import pickle
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ DEFAULT_SECONDS = 30.0
 MOST_SECONDS = 86_400.0
 SUFFIX = ".checkpoint"
 # Raise this when the content of the file changes. Files of another format are not used.
-FORMAT = 2
+FORMAT = 3
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -45,7 +45,6 @@ class Checkpoint:
     run: str
     results: int
     every: float = DEFAULT_SECONDS
-    _due: float = field(init=False)
 
     def __post_init__(self) -> None:
         checked_seconds("every", self.every)
@@ -69,14 +68,15 @@ class Checkpoint:
             InputError: the file cannot be written; the previous one is still there.
         """
         began = time.monotonic()
-        content = {**self._version(), "run": self.run, "made with": _made_with(), "state": state}
+        version = FORMAT, self.results
+        content = {"version": version, "run": self.run, "made with": _made_with(), "state": state}
         write_atomically(self.path, lambda part: _save(content, part))
         ended = time.monotonic()
         pause = (ended - began) / MOST_OF_THE_TIME if self.every else 0.0
         self._due = ended + max(self.every, pause)
 
-    def read(self) -> dict[str, Any] | None:
-        """The state that was written last, on the CPU; None, with a warning, if it cannot be used.
+    def read(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+        """The state that was written last, on `device`; None, with a warning, if it cannot be used.
 
         Raises:
             InputError: the file belongs to another run.
@@ -84,10 +84,10 @@ class Checkpoint:
         remove_parts(self.path)
         if not self.path.is_file():
             return None
-        content = _load(self.path)
-        if content is None or not self._version().items() <= content.items():
-            reason = "is damaged" if content is None else "is of another version of styleinv"
-            _warn(f"{self.path} {reason}: the run starts from its beginning")
+        content = _load(self.path, device)
+        if content.get("version") != (FORMAT, self.results):
+            reason = "is damaged or of another version of styleinv"
+            warnings.warn(f"{self.path} {reason}: the run starts from its beginning", stacklevel=2)
             return None
         if content["run"] != self.run:
             raise InputError(
@@ -95,16 +95,14 @@ class Checkpoint:
             )
         if content["made with"] != _made_with():
             now = f"the run continues with {_made_with()}: its last digits may differ"
-            _warn(f"{self.path} was written with {content['made with']}, and {now}")
+            before = f"{self.path} was written with {content['made with']}"
+            warnings.warn(f"{before}, and {now}", stacklevel=2)
         state: dict[str, Any] = content["state"]
         return state
 
     def remove(self) -> None:
         """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
-
-    def _version(self) -> dict[str, Any]:
-        return {"format": FORMAT, "results": self.results}
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
@@ -118,24 +116,18 @@ def _save(content: dict[str, Any], path: Path) -> None:
         file.write(digest)
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    """The content of the file, or None if it has changed since it was written."""
+def _load(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """The content of the file, empty if it has changed since it was written."""
     with path.open("rb") as file, suppress(pickle.UnpicklingError):  # more than plain values
         digest = file.read(DIGEST_SIZE)
-        if hashlib.file_digest(file, "sha256").digest() != digest:
-            return None
-        file.seek(DIGEST_SIZE)
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return content
-    return None
+        if hashlib.file_digest(file, "sha256").digest() == digest:
+            file.seek(DIGEST_SIZE)
+            return dict(torch.load(file, map_location=device, weights_only=True))
+    return {}
 
 
 def _made_with() -> str:
     return f"PyTorch {torch.__version__} and {torch.get_num_threads()} threads"
-
-
-def _warn(sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=3)
 
 
 def checked_seconds(argument: str, value: float) -> float:

@@ -59,28 +59,21 @@ class _Convolution(torch.autograd.Function):
         padding: str,
         rectify: bool,
     ) -> Tensor:
+        ctx.zeros = 0 if padding == "reflect" else 1  # on each side, added by the convolution
         if padding == "reflect":
-            out = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight, bias)
-        else:
-            out = F.conv2d(x, weight, bias, padding=1)
-        ctx.padding, ctx.rectify = padding, rectify
-        if rectify:
-            ctx.save_for_backward(flipped, out.relu_())
-        else:
-            ctx.save_for_backward(flipped)
+            x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        out = F.conv2d(x, weight, bias, padding=ctx.zeros)
+        ctx.save_for_backward(flipped, out.relu_() if rectify else None)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        flipped, *out = ctx.saved_tensors
-        if ctx.rectify:
-            grad = torch.ops.aten.threshold_backward(grad, out[0], 0)
-        if ctx.padding == "reflect":
-            image_grad = _fold_back(F.conv2d(grad, flipped, padding=2))
-        else:
-            image_grad = F.conv2d(grad, flipped, padding=1)
-        return image_grad, None, None, None, None, None
+        flipped, rectified = ctx.saved_tensors
+        if rectified is not None:
+            grad = torch.ops.aten.threshold_backward(grad, rectified, 0)
+        x_grad = F.conv2d(grad, flipped, padding=2 - ctx.zeros)
+        return x_grad if ctx.zeros else _fold_back(x_grad), None, None, None, None, None
 
 
 def _fold_back(padded: Tensor) -> Tensor:
@@ -148,12 +141,8 @@ class _CentralMoments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, n_moments: int) -> Tensor:
         mean = rows.mean(dim=0)
-        if n_moments == 1:
-            ctx.save_for_backward(rows[:1].expand_as(rows), mean[None])
-            return mean[None]
-        centred = rows - mean
+        power = centred = rows - mean
         found = [mean]
-        power = centred
         for _ in range(2, n_moments + 1):
             power = power * centred
             found.append(power.mean(dim=0))

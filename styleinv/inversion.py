@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -137,22 +137,19 @@ class Task:
         self.check_memory()
         protocol = self.protocol
         target = self.style.to(self.encoder.device, self.encoder.dtype)[None]
-        budget = protocol.budget(self.loss, self.layer)
-        theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
         with reuse_freed_memory():
             with torch.no_grad():
                 features = self.encoder(target, self.layer)
                 exact = make_loss(self.loss, features, protocol.convention, self.alpha)
                 warmups = protocol.warmups_of(self.loss, self.layer)
-                stages = [self._warm_up(warmup, target, exact, budget) for warmup in warmups]
+                stages = [self._warm_up(warmup, target, exact) for warmup in warmups]
             self._warn_of_negative_psi(exact.negative_orders)
-            minimum = minimise(
-                [*stages, self._last_stage(exact)],
-                noise_image(target, protocol, self.seed),
-                protocol,
-                budget,
-                Monitor(theta, weight, callback, protocol.seconds, checkpoint),
-            )
+            theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
+            explain = partial(self._explain, exact)
+            budget, seconds = protocol.budget(self.loss, self.layer), protocol.seconds
+            monitor = Monitor(budget, theta, weight, callback, seconds, checkpoint, explain)
+            start = noise_image(target, protocol, self.seed)
+            minimum = minimise([*stages, self._last_stage(exact)], start, protocol, monitor)
         found = vars(minimum) | {"image": minimum.image.float().cpu()}
         return Inversion(**found, task=self, negative_psi=exact.negative_orders)
 
@@ -165,7 +162,7 @@ class Task:
                 stacklevel=3,
             )
 
-    def _warm_up(self, warmup: Warmup, target: Tensor, exact: StyleLoss, budget: int) -> Stage:
+    def _warm_up(self, warmup: Warmup, target: Tensor, exact: StyleLoss) -> Stage:
         """A stage that descends another loss; both come from one pass through the encoder."""
         encode = self.encoder.pre_activations if warmup.before_relu else self.encoder
         descended = warmup.make(encode(target, self.layer), convention=self.protocol.convention)
@@ -176,25 +173,25 @@ class Task:
             with torch.no_grad():
                 return loss, exact(features.relu() if warmup.before_relu else features)
 
-        share = max(1, round(warmup.share * budget))
-        explain = partial(self._explain, exact)
-        return Stage(warmup.name, objective, share, warmup.enough, explain=explain)
+        budget = max(1, round(warmup.share * self.protocol.budget(self.loss, self.layer)))
+        return Stage(warmup.name, objective, budget, warmup.enough)
 
     def _last_stage(self, exact: StyleLoss) -> Stage:
         def objective(image: Tensor) -> tuple[Tensor, Tensor]:
             loss = exact(self.encoder(image, self.layer))
             return loss, loss
 
-        explain = partial(self._explain, exact)
-        return Stage(self.loss, objective, generators=exact.generators, explain=explain)
+        return Stage(self.loss, objective, generators=exact.generators)
 
     @torch.no_grad()
     def _explain(self, exact: StyleLoss, image: Tensor) -> str:
         """Name the first value that is not finite between an image and its loss."""
-        if not image.isfinite().all():
-            return "the gradient of the iteration before"
         features = self.encoder(image, self.layer)
-        values = {f"what {self.layer} returns": features, **exact.parts(features)}
+        values = {
+            "the gradient of the iteration before": image,
+            f"what {self.layer} returns": features,
+            **exact.parts(features),
+        }
         broken = (name for name, value in values.items() if not value.isfinite().all())
         return next(broken, "the loss")
 
@@ -210,41 +207,49 @@ class Inversion(Minimum):
     negative_psi: tuple[int, ...]
 
 
+class Asked(TypedDict, total=False):
+    """What `invert` and `plan` can be asked for; see `invert`."""
+
+    layer: str
+    loss: str
+    encoder: str | Path | Encoder
+    protocol: str | Protocol
+    seed: int | None
+    size: int | None
+    fit: Fit
+    iterations: int | None
+    seconds: float | None
+    alpha: float
+    device: str
+
+
 def invert(
     style: str | Path | Tensor,
     *,
-    layer: str = "relu_2_1",
-    loss: str = "gram",
-    encoder: str | Path | Encoder = "bundled",
-    protocol: str | Protocol = "fast",
-    seed: int | None = None,
-    size: int | None = None,
-    fit: Fit = "crop",
-    iterations: int | None = None,
-    seconds: float | None = None,
-    alpha: float = ALPHA,
-    device: str = "cpu",
     callback: Callable[[Iterate], object] | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = DEFAULT_SECONDS,
+    **asked: Unpack[Asked],
 ) -> Inversion:
     """Invert `style` through `loss` at `layer`: `plan` and run in one call.
 
     Args:
         style: an image file, ``bundled:NAME``, ``skimage:NAME``, or a tensor (3, H, W) in [0, 1].
-        layer: one of `LAYERS`.
-        loss: ``gram``, ``moment-1`` to ``moment-4``, ``mmd``, ``mmd-random`` (Adam only), or one of
-            `styleinv.losses.BEYOND`.
-        encoder: a source of `load_encoder`, or an encoder already loaded (on its own device).
-        protocol: a name of `styleinv.protocol.PROTOCOLS`, or a `Protocol`.
-        seed: seed of the noise image, 0 or greater; by default the protocol's own.
-        size: shorter side in pixels, 16 to 4096 (default 256); a tensor keeps its own size.
-        fit: ``crop`` to a square or ``keep`` the aspect ratio, see `load_style`.
-        iterations: replace the protocol's budget; then there are no extra rounds.
-        seconds: limit of the wall time, in place of the protocol's own (``fast``: 1800, unless
-            `iterations` is given).
-        alpha: kernel width of ``mmd`` and ``mmd-random``.
-        device: ``cpu``, ``cuda``, ...; an encoder already loaded stays on its own.
+        layer: one of `LAYERS` (default ``relu_2_1``).
+        loss: ``gram`` (default), ``moment-1`` to ``moment-4``, ``mmd``, ``mmd-random`` (Adam only),
+            or one of `styleinv.losses.BEYOND`.
+        encoder: a source of `load_encoder` (default ``bundled``), or an encoder already loaded (on
+            its own device).
+        protocol: a name of `styleinv.protocol.PROTOCOLS` (default ``fast``), or a `Protocol`.
+        seed: seed of the noise image, 0 or greater (default None: the protocol's own).
+        size: shorter side in pixels, 16 to 4096 (default None: 256); a tensor keeps its own size.
+        fit: ``crop`` to a square (default) or ``keep`` the aspect ratio, see `load_style`.
+        iterations: replace the protocol's budget; then there are no extra rounds (default None:
+            the protocol's own).
+        seconds: limit of the wall time, in place of the protocol's own (default None: 1800 for
+            ``fast``, none where `iterations` is given).
+        alpha: kernel width of ``mmd`` and ``mmd-random`` (default 0.1).
+        device: ``cpu`` (default), ``cuda``, ...; an encoder already loaded stays on its own.
         callback: called with every `Iterate`; return True to stop the run.
         checkpoint: a file, ending in .checkpoint, in which the run saves its state. If it exists,
             the run continues from it; it is removed when the run has ended.
@@ -256,25 +261,10 @@ def invert(
     Raises:
         InputError: an argument is not allowed; the message names it and says what is.
     """
-    task = plan(
-        style,
-        layer=layer,
-        loss=loss,
-        encoder=encoder,
-        protocol=protocol,
-        seed=seed,
-        size=size,
-        fit=fit,
-        iterations=iterations,
-        seconds=seconds,
-        alpha=alpha,
-        device=device,
-    )
-    if checkpoint is None:
-        return task.run(callback)
-    kept = task.checkpoint(Path(checkpoint), checkpoint_every)
+    task = plan(style, **asked)
+    kept = None if checkpoint is None else task.checkpoint(Path(checkpoint), checkpoint_every)
     inversion = task.run(callback, kept)
-    if inversion.stop_reason != "stopped":
+    if kept is not None and inversion.stop_reason != "stopped":
         kept.remove()
     return inversion
 
@@ -297,11 +287,7 @@ def plan(
     """Check the arguments of `invert`, cheapest first, and load what they name."""
     one_of("layer", layer, LAYERS)
     one_of("loss", loss, tuple(LOSSES))
-    chosen = get_protocol(protocol)
-    if iterations is not None:
-        chosen = chosen.limited_to(iterations)
-    if seconds is not None:
-        chosen = chosen.limited_to_seconds(seconds)
+    chosen = get_protocol(protocol).limited_to(iterations, seconds)
     seed = whole_number("seed", chosen.default_seed if seed is None else seed, 0, LARGEST_SEED)
     if isinstance(style, Tensor):
         image, source = _check_tensor(style, size), "tensor"
@@ -333,13 +319,12 @@ def noise_image(like: Tensor, protocol: Protocol, seed: int) -> Tensor:
 
 
 def _check_tensor(style: Tensor, size: int | None) -> Tensor:
-    if style.ndim != 3 or style.shape[0] != 3 or min(style.shape[1:]) < MIN_SIZE:
+    is_image = style.ndim == 3 and style.shape[0] == 3 and min(style.shape[1:]) >= MIN_SIZE
+    if not (is_image and style.is_floating_point() and style.min() >= 0 and style.max() <= 1):
         raise InputError(
-            f"style is a tensor of shape {tuple(style.shape)}, but must be (3, H, W) with H and W "
-            f"of at least {MIN_SIZE}"
+            f"style is a tensor of {style.dtype} and shape {tuple(style.shape)}, but must be "
+            f"(3, H, W) with H and W of at least {MIN_SIZE} and floating-point values in [0, 1]"
         )
-    if not (style.is_floating_point() and style.min() >= 0 and style.max() <= 1):
-        raise InputError("style must be a floating-point tensor with values in [0, 1]")
     if size is not None and size != min(style.shape[1:]):
         raise InputError(
             f"size is {size}, but the style tensor's shorter side is {min(style.shape[1:])}; "

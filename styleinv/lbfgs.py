@@ -1,7 +1,5 @@
 """The algebra of limited-memory BFGS, on tensors and on their device."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,8 @@ class CurvatureHistory:
         R a = S g,   R^T d = D a + scale (Y Y^T a - Y g).
 
     Three passes over the pairs per direction, each a single product of matrix and vector, instead
-    of the two-loop recursion's dozens of small operations.
+    of the two-loop recursion's dozens of small operations. All that later directions depend on are
+    the attributes, tensors and plain values: a checkpoint holds them as they are.
     """
 
     def __init__(self, memory: int, like: Tensor) -> None:
@@ -37,16 +36,6 @@ class CurvatureHistory:
     def clear(self) -> None:
         """Forget all pairs."""
         self._slots = []
-
-    def state(self) -> dict[str, Any]:
-        """All that later directions depend on; the tensors are not copied."""
-        tensors = {"pairs": self._pairs, "S Y^T": self._sy, "Y Y^T": self._yy}
-        return {"slots": self._slots, "scale": self._scale, **tensors}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self._slots, self._scale = list(state["slots"]), state["scale"]
-        for own, name in ((self._pairs, "pairs"), (self._sy, "S Y^T"), (self._yy, "Y Y^T")):
-            own.copy_(state[name])
 
     def add(self, step: Tensor, change: Tensor, curvature: float, squared_change: float) -> None:
         """Add the pair s, y with s^T y > 0 and y^T y; a full history drops its oldest pair."""

@@ -34,18 +34,16 @@ class Stage:
         name: what the trace calls it.
         objective: image (1, 3, H, W) -> (loss to descend, exact loss); the same tensor twice where
             the exact loss is descended.
-        budget: the largest number of evaluations; None for all that are left.
-        enough: the stage ends as soon as the descended loss is below this; None for never.
+        budget: the largest number of evaluations; by default all that are left.
+        enough: the stage ends as soon as the descended loss is below this; by default never.
         generators: the random generators that the objective draws from.
-        explain: given an image whose loss is not finite, names the first value that is not.
     """
 
     name: str
     objective: Objective
-    budget: int | None = None
-    enough: float | None = None
+    budget: float = math.inf
+    enough: float = -math.inf
     generators: Sequence[torch.Generator] = ()
-    explain: Callable[[Tensor], str] = lambda image: "the loss"
 
 
 @dataclass(frozen=True)
@@ -108,14 +106,19 @@ class Monitor:
     ``stalled`` (no step lowers the loss any more). The MMD as printed, the only loss that can be
     negative, passes theta when it becomes negative.
 
-    An optimiser sets `stage` and counts its `iteration`s and `evaluations` here.
+    `budget` counts iterations (Adam) or evaluations (all others), over all stages.
+
+    An optimiser sets `stage` and counts its `iteration`s and `evaluations` here. Given an image
+    whose loss is not finite, `explain` names the first value that is not.
     """
 
+    budget: int
     theta: float | None
     weight: float = 1.0
     callback: Callable[[Iterate], object] | None = None
     seconds: float | None = None
     checkpoint: Checkpoint | None = None
+    explain: Callable[[Tensor], str] = lambda image: "the loss"
     stage: Stage = field(init=False)
     iteration: int = 0
     evaluations: int = 0
@@ -134,7 +137,7 @@ class Monitor:
         """
         if math.isfinite(loss):
             return True
-        self.not_finite = self.stage.explain(image.detach())
+        self.not_finite = self.explain(image.detach())
         if self.evaluations == 1:
             raise InputError(
                 f"the loss of the noise image is {loss}, because {self.not_finite} is not finite; "
@@ -142,13 +145,9 @@ class Monitor:
             )
         return False
 
-    def wants_state(self) -> bool:
-        """Whether it is time for a checkpoint."""
-        return self.checkpoint is not None and self.checkpoint.is_due()
-
-    def keep(self, optimiser: dict[str, Any]) -> None:
-        """Write a checkpoint with the optimiser's state, if there is a file for it."""
-        if self.checkpoint is not None:
+    def keep(self, optimiser: dict[str, Any], at_once: bool = False) -> None:
+        """Write a checkpoint with the optimiser's state, if there is a file and it is time."""
+        if self.checkpoint is not None and (at_once or self.checkpoint.is_due()):
             state = {
                 "optimiser": optimiser,
                 "counts": (self.iteration, self.evaluations),
@@ -157,10 +156,9 @@ class Monitor:
             }
             self.checkpoint.write(state)
 
-    def take_up(self) -> dict[str, Any] | None:
+    def take_up(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
         """Continue from the checkpoint, if there is one; returns the optimiser's state in it."""
-        state = None if self.checkpoint is None else self.checkpoint.read()
-        if state is None:
+        if self.checkpoint is None or (state := self.checkpoint.read(device)) is None:
             return None
         self.iteration, self.evaluations = state["counts"]
         self.trace = [TracePoint(*point) for point in state["trace"]]
@@ -187,16 +185,9 @@ class Monitor:
         if self.trace and self.trace[-1].iteration == self.iteration:
             self.trace.pop()
         self.trace.append(last)
-        return Minimum(
-            image.detach()[0].clone(),
-            loss,
-            self.iteration,
-            self.evaluations,
-            last.seconds,
-            stop_reason,
-            self.trace,
-            self.not_finite,
-        )
+        image = image.detach()[0].clone()
+        counts = self.iteration, self.evaluations, last.seconds
+        return Minimum(image, loss, *counts, stop_reason, self.trace, self.not_finite)
 
     def _point(self, loss: float) -> TracePoint:
         seconds = time.perf_counter() - self.started
@@ -207,30 +198,28 @@ class Monitor:
         if not self.trace:
             return True
         last = self.trace[-1]
-        if point.iteration <= last.iteration:
-            return False
-        return point.stage != last.stage or point.iteration >= math.ceil(1.05 * last.iteration)
+        spaced = math.ceil(1.05 * last.iteration) if point.stage == last.stage else 0
+        return point.iteration >= max(spaced, last.iteration + 1)
 
 
 def minimise(
-    stages: Sequence[Stage], start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
+    stages: Sequence[Stage], start: Tensor, protocol: Protocol, monitor: Monitor
 ) -> Minimum:
     """Minimise from `start` (1, 3, H, W), stage after stage, by the protocol's method.
 
-    `budget` counts iterations (Adam) or evaluations, over all stages. Only `l_bfgs` takes more
-    than one stage; the last one descends the exact loss.
+    Only `l_bfgs` takes more than one stage; the last one descends the exact loss.
     """
     if protocol.method == "l-bfgs":
-        return l_bfgs(stages, start, protocol, budget, monitor)
+        return l_bfgs(stages, start, protocol, monitor)
     if protocol.method == "adam":
-        return adam(stages[-1], start, protocol, budget, monitor)
+        return adam(stages[-1], start, protocol, monitor)
     # Imported here because only these methods need SciPy, which is slow to import.
     from styleinv.baselines import minimise_by_rival
 
-    return minimise_by_rival(stages[-1], start, protocol, budget, monitor)
+    return minimise_by_rival(stages[-1], start, protocol, monitor)
 
 
-def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: Monitor) -> Minimum:
+def adam(stage: Stage, start: Tensor, protocol: Protocol, monitor: Monitor) -> Minimum:
     """Adam (Kingma and Ba 2015) with the chapter's stopping rule.
 
     One iteration: clamp the image to [0, 1], evaluate the loss, stop if weight x loss is below
@@ -243,15 +232,13 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
         [image], lr=protocol.learning_rate, betas=protocol.betas, fused=True
     )
     seen, loss = start.clamp(0, 1), math.inf  # the last image with a finite loss, and its loss
-    saved = monitor.take_up()
-    if saved is not None:
+    if (saved := monitor.take_up()) is not None:
         image.detach().copy_(saved["image"])
         optimizer.load_state_dict(saved["optimizer"])
         seen, loss = saved["seen"].to(image), saved["loss"]
         for generator, drawn in zip(stage.generators, saved["draws"], strict=True):
             generator.set_state(drawn)
-    reason = None
-    while reason is None:
+    while True:
         state = {
             "image": image.detach(),
             "optimizer": optimizer.state_dict(),
@@ -259,39 +246,34 @@ def adam(stage: Stage, start: Tensor, protocol: Protocol, budget: int, monitor: 
             "loss": loss,
             "draws": [generator.get_state() for generator in stage.generators],
         }
-        if monitor.wants_state():
-            monitor.keep(state)
+        monitor.keep(state)
         with torch.no_grad():
             image.clamp_(0, 1)
         value, _ = stage.objective(image)
         monitor.evaluations = monitor.iteration + 1
         if not monitor.is_finite(value.item(), image):
-            reason = "not finite"
-            break
+            return monitor.finish(loss, seen, "not finite")
         seen, loss = image.detach().clone(), value.item()
-        reason = monitor.see(loss, seen)
-        if reason is None and _is_used_up(protocol, monitor, budget, loss):
-            reason = "budget"
-        if reason is None:
-            optimizer.zero_grad()
-            torch.autograd.backward(monitor.weight * value)
-            optimizer.step()
-            monitor.iteration += 1
-    if reason == "stopped":  # no step was made, so the next run evaluates the same image again
-        monitor.keep(state)
-    return monitor.finish(loss, seen, reason)
+        reason = monitor.see(loss, seen) or _budget_reason(protocol, monitor, loss)
+        if reason == "stopped":  # no step was made, so the next run evaluates the same image again
+            monitor.keep(state, at_once=True)
+        if reason is not None:
+            return monitor.finish(loss, seen, reason)
+        optimizer.zero_grad()
+        torch.autograd.backward(monitor.weight * value)
+        optimizer.step()
+        monitor.iteration += 1
 
 
-def _is_used_up(protocol: Protocol, monitor: Monitor, budget: int, loss: float) -> bool:
-    """Whether Adam's budget and its rounds of extra iterations are over.
+def _budget_reason(protocol: Protocol, monitor: Monitor, loss: float) -> str | None:
+    """Reason ``budget`` where Adam's budget and its rounds of extra iterations are over, or None.
 
     At the end of the budget and of each round, another round follows if one is left and the loss
     is too high.
     """
-    rounds, rest = divmod(monitor.iteration - budget, protocol.extra_iterations)
-    if rounds < 0 or rest != 0:
-        return False
-    return rounds >= protocol.extra_rounds or monitor.weight * loss <= protocol.extra_above
+    rounds, rest = divmod(monitor.iteration - monitor.budget, protocol.extra_iterations)
+    is_over = rounds >= protocol.extra_rounds or monitor.weight * loss <= protocol.extra_above
+    return "budget" if rounds >= 0 and rest == 0 and is_over else None
 
 
 # The Armijo condition requires this fraction of the decrease that the gradient predicts.
@@ -301,9 +283,7 @@ LEAST_CURVATURE = 1e-10
 MOST_BACKTRACKS = 25
 
 
-def l_bfgs(
-    stages: Sequence[Stage], start: Tensor, protocol: Protocol, budget: int, monitor: Monitor
-) -> Minimum:
+def l_bfgs(stages: Sequence[Stage], start: Tensor, protocol: Protocol, monitor: Monitor) -> Minimum:
     """Limited-memory BFGS, projected to the box [0, 1].
 
     Pixels that sit on a bound and whose gradient points outwards are held, as are pixels without
@@ -317,17 +297,16 @@ def l_bfgs(
     The host reads a few numbers per evaluation; vectors never leave the image's device.
     """
     descent = _ProjectedLBFGS(start, protocol.memory, monitor)
-    saved = monitor.take_up()
-    if saved is not None:
+    if (saved := monitor.take_up(start.device)) is not None:
         descent.restore(saved)
-    for number, stage in enumerate(stages[descent.number :], start=descent.number):
+    for number, stage in enumerate(stages):
+        if number < descent.number:
+            continue
         monitor.stage = stage
-        if number != descent.number or saved is None:
-            left = budget - monitor.evaluations
-            share = left if stage.budget is None or stage is stages[-1] else stage.budget
-            descent.begin(number, min(left, share))
+        if number > descent.number:
+            descent.begin(number, min(stage.budget, monitor.budget - monitor.evaluations))
         reason = descent.run()
-        if reason not in ("budget", "enough", "stalled") or monitor.evaluations >= budget:
+        if reason not in ("budget", "enough", "stalled") or monitor.evaluations >= monitor.budget:
             break
     return monitor.finish(*descent.loss_and_image(), reason)
 
@@ -343,11 +322,11 @@ class _Point:
 
 
 class _ProjectedLBFGS:
-    """The state of `l_bfgs` in stage `number`, which ends at the evaluation `last`."""
+    """The state of `l_bfgs` in stage `number` (-1: none yet), which ends at evaluation `last`."""
 
     def __init__(self, start: Tensor, memory: int, monitor: Monitor) -> None:
         self.shape, self.monitor = start.shape, monitor
-        self.number = self.last = 0
+        self.number, self.last = -1, 0.0
         x = start.detach().clamp(0, 1).flatten()
         self.history = CurvatureHistory(memory, x)
         self.point = _Point(x, math.nan, math.nan, torch.zeros_like(x))
@@ -358,17 +337,16 @@ class _ProjectedLBFGS:
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on; tensors are not copied."""
-        own = {"number": self.number, "last": self.last, "history": self.history.state()}
-        return {**own, "point": vars(self.point)}
+        own = {"number": self.number, "last": self.last}
+        return {**own, "history": vars(self.history), "point": vars(self.point)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from the point at which another run's `state` was taken."""
         self.number, self.last = state["number"], state["last"]
-        tensors = {name: state["point"][name].to(self.point.x) for name in ("x", "gradient")}
-        self.point = _Point(**state["point"] | tensors)
-        self.history.restore(state["history"])
+        self.point = _Point(**state["point"])
+        vars(self.history).update(state["history"])
 
-    def begin(self, number: int, budget: int) -> None:
+    def begin(self, number: int, budget: float) -> None:
         """Start a stage at the current image, with an empty history."""
         self.number, self.last = number, self.monitor.evaluations + budget
         self.history.clear()
@@ -377,19 +355,18 @@ class _ProjectedLBFGS:
 
     def run(self) -> str:
         """Descend the stage; returns why it ended."""
-        monitor, enough = self.monitor, self.monitor.stage.enough
+        monitor = self.monitor
         reason = monitor.see(*self.loss_and_image())
         while reason is None:
-            if monitor.wants_state():
-                monitor.keep(self.state())
+            monitor.keep(self.state())
             if monitor.evaluations >= self.last:
                 reason = "budget"
-            elif enough is not None and self.point.descended < enough:
+            elif self.point.descended < monitor.stage.enough:
                 reason = "enough"
             else:
                 reason = self._step()
         if reason == "stopped":
-            monitor.keep(self.state())
+            monitor.keep(self.state(), at_once=True)
         return reason
 
     def _step(self) -> str | None:
@@ -421,7 +398,7 @@ class _ProjectedLBFGS:
             self.history.clear()
             return None
         if not math.isfinite(tried.descended + tried.exact):
-            self.monitor.not_finite = self.monitor.stage.explain(tried.x.view(self.shape))
+            self.monitor.not_finite = self.monitor.explain(tried.x.view(self.shape))
         elif not tried.gradient.isfinite().all():
             self.monitor.not_finite = "the gradient"
         else:
@@ -454,5 +431,5 @@ class _ProjectedLBFGS:
         descended, exact = self.monitor.stage.objective(image)
         (gradient,) = torch.autograd.grad(descended, image)
         self.monitor.evaluations += 1
-        values = torch.stack((descended.detach(), exact.detach())).tolist()
-        return _Point(x.detach(), values[0], values[1], gradient.flatten())
+        descended, exact = torch.stack((descended.detach(), exact.detach())).tolist()
+        return _Point(x.detach(), descended, exact, gradient.flatten())

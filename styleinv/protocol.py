@@ -30,22 +30,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
+from styleinv import losses
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of, whole_number
-from styleinv.losses import (
-    BEYOND,
-    LOSSES,
-    REDRAWN,
-    Convention,
-    HistogramLoss,
-    MomentLoss,
-    StyleLoss,
-)
 
 
 def _by_layer(*values: int) -> dict[str, int]:
@@ -69,9 +61,6 @@ RELEASED_ITERATIONS: Mapping[str, Mapping[str, int]] = {
     "moment-4": _by_layer(80_000, 160_000, 240_000, 320_000),
 }
 
-# Losses that Table 1.1 does not list have the budget of MMD.
-_UNLISTED = ("mmd-random", *BEYOND)
-
 MOST_ITERATIONS = MOST_SECONDS = 10**9
 
 # The settings that only Adam has.
@@ -93,7 +82,7 @@ class Warmup:
     """
 
     name: str
-    make: Callable[..., StyleLoss] = field(compare=False)
+    make: Callable[..., losses.StyleLoss] = field(compare=False)
     share: float
     enough: float
     before_relu: bool = False
@@ -109,12 +98,14 @@ class Protocol:
             or ``"l-bfgs clamped"`` (both PyTorch's).
         noise: what an inversion starts from, ``"uniform"`` on [0, 1) or standard ``"normal"``,
             clamped to [0, 1] before each evaluation.
-        default_seed: the seed that the source uses.
-        budgets: iterations per loss and layer; for L-BFGS, evaluations of loss and gradient.
+        budgets: iterations per loss and layer; for L-BFGS, evaluations of loss and gradient. A
+            loss that is not listed runs as long as MMD.
         theta: stop as soon as weight x loss is below it.
+        default_seed: the seed that the source uses.
         without_theta: losses that theta does not stop. One with new random choices at every call
             would pass theta by chance.
-        weights: a factor on each loss for theta and Adam; the reported loss is without it.
+        weights: a factor on each loss, 1 if not listed, for theta and Adam; the reported loss is
+            without it.
         extra_rounds, extra_iterations: at the end of the budget, while weight x loss is above
             `extra_above`, this many rounds of this many iterations follow.
         learning_rate, betas: Adam's.
@@ -124,13 +115,13 @@ class Protocol:
     """
 
     name: str
-    convention: Convention
+    convention: losses.Convention
     method: Literal["adam", "l-bfgs", "l-bfgs-b", "l-bfgs unbounded", "l-bfgs clamped"]
     noise: str
-    default_seed: int
     budgets: Mapping[str, Mapping[str, int]]
     theta: float
-    weights: Mapping[str, float]
+    default_seed: int = 0
+    weights: Mapping[str, float] = field(default_factory=dict)
     without_theta: tuple[str, ...] = ()
     extra_rounds: int = 0
     extra_iterations: int = 1000
@@ -148,7 +139,7 @@ class Protocol:
 
     def budget(self, loss: str, layer: str) -> int:
         """Iterations (L-BFGS: evaluations) before the extra rounds."""
-        return self.budgets[loss][layer]
+        return self.budgets.get(loss, self.budgets["mmd"])[layer]
 
     def theta_of(self, loss: str) -> float | None:
         """Theta, or None for a loss that theta does not stop."""
@@ -184,19 +175,26 @@ class Protocol:
         draw = torch.rand if self.noise == "uniform" else torch.randn
         return draw(style.shape, generator=generator)
 
-    def limited_to(self, iterations: int) -> "Protocol":
-        """This protocol with one budget everywhere, no extra rounds and no time limit."""
-        whole_number("iterations", iterations, 1, MOST_ITERATIONS)
-        flat = {loss: dict.fromkeys(LAYERS, iterations) for loss in LOSSES}
-        return dataclasses.replace(self, budgets=flat, extra_rounds=0, seconds=None)
+    def limited_to(self, iterations: int | None = None, seconds: float | None = None) -> Self:
+        """This protocol with other limits, where they are given.
 
-    def limited_to_seconds(self, seconds: float) -> "Protocol":
-        """This protocol with a limit of `seconds` on the wall time."""
+        Args:
+            iterations: the budget of every cell; then there are no extra rounds, and only
+                `seconds` limits the wall time.
+            seconds: limit of the wall time.
+        """
+        limited = self
+        if iterations is not None:
+            whole_number("iterations", iterations, 1, MOST_ITERATIONS)
+            flat = {loss: dict.fromkeys(LAYERS, iterations) for loss in losses.LOSSES}
+            limited = dataclasses.replace(self, budgets=flat, extra_rounds=0, seconds=None)
+        if seconds is None:
+            return limited
         if not 0 < seconds <= MOST_SECONDS:
             raise InputError(
                 f"seconds is {seconds}, but must be greater than 0 and at most {MOST_SECONDS}"
             )
-        return dataclasses.replace(self, seconds=seconds)
+        return dataclasses.replace(limited, seconds=seconds)
 
 
 CHAPTER = Protocol(
@@ -204,11 +202,9 @@ CHAPTER = Protocol(
     convention="chapter",
     method="adam",
     noise="uniform",
-    default_seed=0,
-    budgets={**CHAPTER_ITERATIONS, **dict.fromkeys(_UNLISTED, CHAPTER_ITERATIONS["mmd"])},
+    budgets=CHAPTER_ITERATIONS,
     theta=1e-5,
-    without_theta=REDRAWN,
-    weights={},
+    without_theta=losses.REDRAWN,
     extra_rounds=240,
     extra_above=1e-5,
 )
@@ -219,9 +215,9 @@ RELEASED = dataclasses.replace(
     convention="released",
     noise="normal",
     default_seed=13,
-    budgets={**RELEASED_ITERATIONS, **dict.fromkeys(_UNLISTED, RELEASED_ITERATIONS["mmd"])},
+    budgets=RELEASED_ITERATIONS,
     theta=1e-6,
-    weights={loss: 1000.0 if loss.startswith("mmd") else 100.0 for loss in LOSSES},
+    weights={loss: 1000.0 if loss.startswith("mmd") else 100.0 for loss in losses.LOSSES},
     extra_rounds=450,
 )
 
@@ -232,11 +228,13 @@ _FAST_EVALUATIONS = {
     **dict.fromkeys(("moment-1", "moment-2"), 500),
     **dict.fromkeys(("moment-3", "moment-4"), 2500),
     **dict.fromkeys(("mmd", "mmd-random"), 400),
-    **dict.fromkeys(BEYOND, 300),
+    **dict.fromkeys(losses.BEYOND, 300),
 }
-QUANTILES = Warmup("pre-activations", HistogramLoss, share=0.04, enough=1e-4, before_relu=True)
-_THREE = partial(MomentLoss, n_moments=3, compressed=True)
-_FOUR = partial(MomentLoss, n_moments=4, compressed=True)
+QUANTILES = Warmup(
+    "pre-activations", losses.HistogramLoss, share=0.04, enough=1e-4, before_relu=True
+)
+_THREE = partial(losses.MomentLoss, n_moments=3, compressed=True)
+_FOUR = partial(losses.MomentLoss, n_moments=4, compressed=True)
 THREE_MOMENTS = Warmup("moment-3 compressed", _THREE, share=0.12, enough=1e-6)
 FOUR_MOMENTS = Warmup("moment-4 compressed", _FOUR, share=0.24, enough=1e-6)
 
@@ -245,12 +243,10 @@ FAST = Protocol(
     convention="chapter",
     method="l-bfgs",
     noise="uniform",
-    default_seed=0,
-    budgets={loss: dict.fromkeys(LAYERS, _FAST_EVALUATIONS[loss]) for loss in LOSSES},
+    budgets={loss: dict.fromkeys(LAYERS, most) for loss, most in _FAST_EVALUATIONS.items()},
     theta=1e-5,
-    weights={},
     # The chapter states theta for its own losses. The values of other losses mean other distances.
-    without_theta=("mmd", "mmd-random", *BEYOND),
+    without_theta=("mmd", "mmd-random", *losses.BEYOND),
     warmups={
         # Three moments of the first two layers converge at once, and sorting their many
         # positions would take longer than that.
@@ -265,9 +261,7 @@ SCIPY = dataclasses.replace(FAST, name="scipy", method="l-bfgs-b", warmups={})
 UNBOUNDED = dataclasses.replace(FAST, name="unbounded", method="l-bfgs unbounded", warmups={})
 CLAMPED = dataclasses.replace(FAST, name="clamped", method="l-bfgs clamped", warmups={})
 
-PROTOCOLS = {
-    protocol.name: protocol for protocol in (CHAPTER, RELEASED, FAST, SCIPY, UNBOUNDED, CLAMPED)
-}
+PROTOCOLS = {own.name: own for own in (CHAPTER, RELEASED, FAST, SCIPY, UNBOUNDED, CLAMPED)}
 
 
 def get_protocol(protocol: str | Protocol) -> Protocol:

@@ -12,8 +12,10 @@ from styleinv_book import figures
 from styleinv_book.figures import Album, Panel, Picture
 from styleinv_book.viewer import link_to
 
+from styleinv import losses
 from styleinv.encoder import Encoder
 from styleinv.inversion import RESULTS_VERSION
+from styleinv.live.labels import TITLES
 from styleinv.runs.reference import make_reference_runs
 from styleinv.runs.sweeps import sweep
 from tests.test_reference import write_reference
@@ -141,3 +143,7 @@ def test_the_same_plot_gives_the_same_svg(album: Album) -> None:
     first, second = (figures.as_html(figures.curves(runs), "Curves") for _ in range(2))
     assert first == second
     assert 'alt="Curves"' in first
+
+
+def test_every_loss_has_a_title() -> None:
+    assert list(TITLES) == list(losses.LOSSES)

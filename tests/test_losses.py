@@ -22,7 +22,6 @@ from styleinv.losses import (
     BEYOND,
     LOSSES,
     REDRAWN,
-    TITLES,
     CentralMomentLoss,
     GramLoss,
     HistogramLoss,
@@ -207,7 +206,8 @@ def test_fused_functions_are_the_plain_ones(layout: torch.memory_format, seed: i
             (gradient,) = torch.autograd.grad((weights.to(dtype) * found).sum(), other)
             weighted = (weights * plain[name]).sum()
             (expected,) = torch.autograd.grad(weighted, noise, retain_graph=True)
-            assert (found - plain[name]).norm() < tolerance * plain[name].norm(), name
+            scale = plain[name].norm().clamp(min=0.1)  # the signed sum of h may come near 0
+            assert (found - plain[name]).norm() < tolerance * scale, name
             assert (gradient - expected).norm() < tolerance * expected.norm(), name
 
 
@@ -323,10 +323,6 @@ def test_vector_mmd_approaches_the_mean_over_all_pairs(
     assert loss(other_features).item() == pytest.approx(exact, rel=0.02)
     distances = np.linalg.norm(s[:, None] - s[None], axis=2)[np.triu_indices(len(s), 1)]
     assert np.quantile(distances, 0.2) < sigma < np.quantile(distances, 0.8)
-
-
-def test_every_loss_has_a_title() -> None:
-    assert list(TITLES) == list(LOSSES)
 
 
 def test_adjacent_mmd_remembers_positions(features: Tensor, other_features: Tensor) -> None:

@@ -17,7 +17,6 @@ from styleinv.errors import InputError
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
 from styleinv.protocol import (
     CHAPTER,
-    CHAPTER_ITERATIONS,
     CLAMPED,
     FAST,
     PROTOCOLS,
@@ -49,7 +48,7 @@ def stage(loss: Loss, name: str = "exact", **limits: Any) -> Stage:
 
 
 def run(loss: Loss, protocol: Protocol, budget: int, theta: float = 0.0, **monitor: Any) -> Minimum:
-    return minimise([stage(loss)], start(), protocol, budget, Monitor(theta, **monitor))
+    return minimise([stage(loss)], start(), protocol, Monitor(budget, theta, **monitor))
 
 
 def constant(value: float) -> Loss:
@@ -57,28 +56,23 @@ def constant(value: float) -> Loss:
     return lambda image: value + 0 * image.sum()
 
 
-@pytest.mark.parametrize(
-    ("loss", "budgets"),
-    [
-        ("gram", (100_000, 150_000, 200_000, 250_000)),
-        ("mmd", (100_000, 150_000, 200_000, 250_000)),
-        ("moment-1", (20_000, 40_000, 60_000, 80_000)),
-        ("moment-2", (40_000, 80_000, 120_000, 160_000)),
-        ("moment-3", (60_000, 120_000, 180_000, 240_000)),
-        ("moment-4", (100_000, 200_000, 300_000, 400_000)),
-    ],
-)
-def test_table_1_1(loss: str, budgets: tuple[int, ...]) -> None:
-    assert tuple(CHAPTER.budget(loss, layer) for layer in LAYERS) == budgets
-    released = {"gram": (100, 200, 300, 400), "moment-4": (80, 160, 240, 320)}
-    expected = tuple(1000 * n for n in released[loss]) if loss in released else budgets
-    assert tuple(RELEASED.budget(loss, layer) for layer in LAYERS) == expected
+# Iterations in thousands, per layer; the released code differs in two of them.
+TABLE_1_1 = {
+    "gram": (100, 150, 200, 250),
+    "mmd": (100, 150, 200, 250),
+    "moment-1": (20, 40, 60, 80),
+    "moment-2": (40, 80, 120, 160),
+    "moment-3": (60, 120, 180, 240),
+    "moment-4": (100, 200, 300, 400),
+}
+RELEASED_TABLE = TABLE_1_1 | {"gram": (100, 200, 300, 400), "moment-4": (80, 160, 240, 320)}
 
 
-def test_the_whole_chapter_takes_3_6_million_iterations() -> None:
-    budgets = [CHAPTER.budget(loss, layer) for loss in CHAPTER_ITERATIONS for layer in LAYERS]
-    assert len(budgets) == 24
-    assert sum(budgets) == 3_600_000
+@pytest.mark.parametrize("loss", TABLE_1_1)
+def test_table_1_1(loss: str) -> None:
+    for protocol, table in ((CHAPTER, TABLE_1_1), (RELEASED, RELEASED_TABLE)):
+        budgets = [protocol.budget(loss, layer) for layer in LAYERS]
+        assert budgets == [1000 * thousands for thousands in table[loss]]
 
 
 def test_protocols_as_documented() -> None:
@@ -87,6 +81,7 @@ def test_protocols_as_documented() -> None:
     assert (RELEASED.weight("gram"), RELEASED.weight("mmd")) == (100, 1000)
     for adam in (CHAPTER, RELEASED):
         assert (adam.learning_rate, adam.betas) == (1e-3, (0.9, 0.999))
+        assert (adam.extra_iterations, adam.extra_above) == (1000, 1e-5)
 
 
 def test_adam_is_the_published_algorithm() -> None:
@@ -110,11 +105,6 @@ def test_budget_then_extra_rounds() -> None:
     result = run(constant(1.0), short, 11, theta=1e-5)
     assert (result.iterations, result.stop_reason) == (11 + 3 * 7, "budget")
     assert result.evaluations == result.iterations + 1
-
-
-def test_chapter_rounds_are_240_times_1000() -> None:
-    assert CHAPTER.extra_rounds * CHAPTER.extra_iterations == 240_000
-    assert RELEASED.extra_rounds * RELEASED.extra_iterations == 450_000
 
 
 def test_extra_rounds_end_when_the_loss_is_low_enough() -> None:
@@ -146,7 +136,7 @@ def test_theta_is_on_weight_times_loss() -> None:
     assert light.loss > 1e-7 > heavy.loss
 
 
-@pytest.mark.parametrize("protocol", METHODS, ids=lambda p: p.method)
+@pytest.mark.parametrize("protocol", [*METHODS, CLAMPED], ids=lambda p: p.method)
 def test_stays_inside_the_bounds(protocol: Protocol) -> None:
     """The minimum, -1 in one half and 2 in the other, is out of bounds: 0 and 1 are found."""
     target = torch.full(SHAPE, -1.0, dtype=torch.float64)
@@ -203,7 +193,7 @@ def test_stages_follow_each_other() -> None:
 
     stages = [Stage("first", objective, budget=50, enough=1e-6), stage(exact, "second")]
     seen: list[Iterate] = []
-    result = minimise(stages, start(), FAST, 100, Monitor(1e-12, callback=seen.append))
+    result = minimise(stages, start(), FAST, Monitor(100, 1e-12, callback=seen.append))
     turn = [iterate.stage for iterate in seen].index("second")
     before = seen[turn - 1]
     assert before.stage == "first"
@@ -236,7 +226,7 @@ def test_steps_that_round_to_nothing_end_the_run() -> None:
 
 def test_a_stage_keeps_to_its_share() -> None:
     hard = [stage(lambda x: (x - 0.2).pow(4).sum(), name, budget=7) for name in "ab"]
-    result = minimise([*hard, stage(constant(1.0), "c")], start(), FAST, 20, Monitor(0.0))
+    result = minimise([*hard, stage(constant(1.0), "c")], start(), FAST, Monitor(20, 0.0))
     ends = {point.stage: point.evaluations for point in result.trace}
     assert ends["a"] <= 7
     assert ends["b"] <= 14
@@ -262,18 +252,6 @@ def test_projected_l_bfgs_finds_the_bounded_minimum(seed: int) -> None:
     torch.testing.assert_close(ours.image, scipys.image, atol=1e-5, rtol=0)
 
 
-def test_fast_budget_counts_evaluations() -> None:
-    calls = 0
-
-    def objective(image: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return (10 * image).sin().sum() + 100
-
-    result = run(objective, FAST, 9)
-    assert calls == result.evaluations <= 9
-
-
 def test_trace_is_log_spaced_and_ends_at_the_end() -> None:
     trace = run(constant(1.0), CHAPTER.limited_to(2000), 2000).trace
     iterations = [point.iteration for point in trace]
@@ -284,41 +262,29 @@ def test_trace_is_log_spaced_and_ends_at_the_end() -> None:
     assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(trace))
 
 
-def bounded_bowl(image: Tensor) -> Tensor:
-    """Lowest at 2 for every pixel, which no picture can have."""
-    return (image - 2).square().sum()
-
-
 def test_unbounded_l_bfgs_pays_when_its_image_is_clamped() -> None:
-    result = run(bounded_bowl, UNBOUNDED, 50)
+    """The loss is lowest at 2 for every pixel, which no picture can have."""
+    result = run(lambda image: (image - 2).square().sum(), UNBOUNDED, 50)
     assert min(point.loss for point in result.trace) == pytest.approx(0, abs=1e-12)
     torch.testing.assert_close(result.image, torch.ones_like(result.image))
     assert result.loss == pytest.approx(result.image.numel())
 
 
-def test_clamped_l_bfgs_evaluates_pictures_only() -> None:
-    seen: list[Tensor] = []
+@pytest.mark.parametrize("protocol", [FAST, SCIPY, UNBOUNDED, CLAMPED], ids=lambda p: p.name)
+def test_l_bfgs_keeps_to_budget_and_theta(protocol: Protocol) -> None:
+    evaluated = 0
 
-    def objective(image: Tensor) -> Tensor:
-        seen.append(image.detach().clone())
-        return bounded_bowl(image)
-
-    result = run(objective, CLAMPED, 50)
-    assert all(image.min() >= 0 and image.max() <= 1 for image in seen)
-    assert result.loss == pytest.approx(result.image.numel())
-
-
-@pytest.mark.parametrize("protocol", [UNBOUNDED, CLAMPED], ids=lambda p: p.name)
-def test_torch_l_bfgs_keeps_to_budget_and_theta(protocol: Protocol) -> None:
     def valley(image: Tensor) -> Tensor:
+        nonlocal evaluated
+        evaluated += image.requires_grad  # the last look at PyTorch's image takes no gradient
         return (image - 0.2).pow(4).sum()
 
     short = run(valley, protocol, 7)
-    assert (short.stop_reason, short.evaluations) == ("budget", 7)
+    assert (short.stop_reason, short.evaluations, evaluated) == ("budget", 7, 7)
     long = run(valley, protocol, 500, theta=1e-5)
     assert long.stop_reason == "theta"
     assert long.loss < 1e-5
-    assert (long.image - 0.2).pow(4).sum().item() == pytest.approx(long.loss)
+    assert valley(long.image).item() == pytest.approx(long.loss)
 
 
 def test_refuses() -> None:

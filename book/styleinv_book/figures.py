@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, short_name, to_uint8
-from styleinv.losses import COLOURS, TITLES
+from styleinv.live.labels import COLOURS, TITLES
 from styleinv.runs.record import Record, Settings, unit_of
 from styleinv.runs.reference import reference_runs
 from styleinv.runs.store import Run, style_file_name

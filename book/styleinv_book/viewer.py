@@ -18,7 +18,8 @@ from styleinv import live
 from styleinv.encoder import LAYERS, SOURCES
 from styleinv.errors import InputError
 from styleinv.images import STYLE_NAMES, short_name
-from styleinv.losses import LOSSES, title_of
+from styleinv.live.labels import title_of
+from styleinv.losses import LOSSES
 from styleinv.protocol import PROTOCOLS
 from styleinv.runs import store
 from styleinv.runs.record import Asked, Record, TracePoint, budget_of

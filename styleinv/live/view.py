@@ -13,8 +13,8 @@ from styleinv.encoder import LAYERS
 from styleinv.errors import InputError
 from styleinv.images import Pixels
 from styleinv.inversion import Task
+from styleinv.live.labels import COLOURS, title_of
 from styleinv.live.session import Attempt, Session
-from styleinv.losses import COLOURS, title_of
 from styleinv.runs import measures, store
 from styleinv.runs.record import Asked, Record, asked_of, duration
 
