@@ -22,10 +22,10 @@ RANKS = {room: rank for rank, room in enumerate(ROOMS)}
 FILES = [(room, file) for room, folder in ROOMS.items() for file in sorted(folder.glob("*.py"))]
 
 
-def room_of(module: str) -> str | None:
-    """The room that a module is in; None for those of other packages."""
+def room_of(module: str) -> str:
+    """The room that a module is in; "" for those of other packages."""
     within = [room for room in ROOMS if f"{module}.".startswith(f"{room}.")]
-    return max(within, key=len, default=None)
+    return max(within, key=len, default="")
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -47,12 +47,8 @@ def test_imports_go_one_way(room: str, file: Path) -> None:
     if file == ROOT / "styleinv" / "cli.py":
         delayed = (ast.FunctionDef, ast.If)  # the latter: under TYPE_CHECKING
         tree.body = [node for node in tree.body if not isinstance(node, delayed)]
-    upward = [
-        name
-        for name in imported(tree)
-        if (other := room_of(name)) is not None and RANKS[other] > RANKS[room]
-    ]
-    assert upward == []
+    ranks = {name: RANKS.get(room_of(name), 0) for name in imported(tree)}
+    assert [name for name, rank in ranks.items() if rank > RANKS[room]] == []
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -67,22 +63,29 @@ def test_no_module_is_hidden_by_what_its_package_exports(room: str) -> None:
     assert exported & {file.stem for file in ROOMS[room].iterdir()} == set()
 
 
-def packages_after(code: str) -> set[str]:
-    """The packages, without Python's own, that are loaded after this code has run."""
-    code = f"import json, sys\n{code}\nprint(json.dumps(sorted(sys.modules)))"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    modules = json.loads(done.stdout.splitlines()[-1])
-    return {module.partition(".")[0] for module in modules} - sys.stdlib_module_names
+STEPS = (
+    "import torch, numpy.random, PIL.Image, safetensors.torch",
+    "import styleinv",
+    "from styleinv.cli import app; app(['--help'], standalone_mode=False)",
+)
 
 
-def test_the_module_imports_little() -> None:
+@pytest.fixture(scope="module")
+def loaded() -> list[set[str]]:
+    """The packages that are loaded after each of `STEPS`."""
+    tell = "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    code = "\n".join(["import json, sys", *(f"{step}\n{tell}" for step in STEPS)])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = [json.loads(line) for line in done.stderr.splitlines() if line.startswith('["')]
+    return [{name.partition(".")[0] for name in names} for names in modules]
+
+
+def test_the_module_imports_little(loaded: list[set[str]]) -> None:
     """PyTorch, NumPy, Pillow, safetensors, and what these import."""
-    allowed = packages_after("import torch, numpy.random, PIL.Image, safetensors.torch")
-    assert packages_after("import styleinv") - allowed == {"styleinv"}
+    allowed, after_styleinv, _ = loaded
+    assert after_styleinv - allowed - sys.stdlib_module_names == {"styleinv"}
 
 
-def test_help_comes_without_what_computes_or_serves() -> None:
-    code = "from styleinv.cli import app\napp(['--help'], standalone_mode=False)"
+def test_help_comes_without_what_computes_or_serves(loaded: list[set[str]]) -> None:
     slow = {"dask", "distributed", "jupyter_core", "matplotlib", "scipy", "skimage", "yaml"}
-    assert packages_after(code) & (slow | {"styleinv_book"}) == set()
+    assert loaded[-1] & (slow | {"styleinv_book"}) == set()
