@@ -397,7 +397,7 @@ def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
     Yields the function that updates the bar, given the iterations, the evaluations (the budget
     counts one of the two) and the loss.
     """
-    # Behind the description, the bar, the percentage and the time that is left.
+    # This text follows the description, the bar, the percentage and the time that is left.
     text = "at most  {task.completed}/{task.total}  loss {task.fields[loss]:.2e}"
     label = escape(f"{task.style_name} {task.layer} {task.loss}")
     budget = task.protocol.budget(task.loss, task.layer)

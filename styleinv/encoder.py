@@ -37,7 +37,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights" / "bundled.safetensors"
 
-# PyTorch compares what it downloads with the digits in the name: the file's SHA-256 begins so.
+# The digits in the name begin the file's SHA-256. PyTorch compares them with what it downloads.
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 
 # ImageNet's channel means and standard deviations, which torchvision's VGG-19 was trained with.

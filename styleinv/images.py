@@ -113,7 +113,8 @@ def _to_tensor(pixels: NDArray[np.float32]) -> Tensor:
 def _resize(picture: Image.Image, size: int, fit: Fit, name: str) -> Image.Image:
     """Bring the shorter side to `size` (bilinear, antialiased), then cut out the middle.
 
-    Pixel for pixel torchvision's `Resize` and `CenterCrop`, whose import takes two seconds.
+    The result is, pixel for pixel, that of torchvision's `Resize` and `CenterCrop`. Importing
+    torchvision would take two seconds.
     """
     width, height = picture.size
     if min(width, height) < MIN_SIZE:

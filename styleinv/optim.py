@@ -194,7 +194,11 @@ class Monitor:
         return TracePoint(self.iteration, self.evaluations, loss, seconds, self.stage.name)
 
     def _is_due(self, point: TracePoint) -> bool:
-        """Whether the trace gets a point: log-spaced in iterations, and at a stage's first step."""
+        """Whether the trace gets this point.
+
+        Points are log-spaced: every iteration up to 20, then each 5% further on. A stage's first
+        step gets a point, too.
+        """
         if not self.trace:
             return True
         last = self.trace[-1]

@@ -305,7 +305,7 @@ def _comparable(run: Record, other: Record, part: Part, terms: Terms) -> bool:
 
 
 def _change(run: Record, other: Record, part: Part, terms: Terms) -> float:
-    """How the runs differ. A factor is a logarithm; between seeds, its sign means nothing."""
+    """How two runs differ, as a logarithm for a factor, whose sign means nothing between seeds."""
     if part.effect == "correlation between seeds":
         return correlation(run.measures.artefact_grid, other.measures.artefact_grid)
     ours, theirs = (value(part.measure, x, terms) for x in (run, other))

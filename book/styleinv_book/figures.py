@@ -175,7 +175,7 @@ def this_build(styles: Sequence[str | Path], **asked: Any) -> Album:
     Args:
         asked: the arguments of `styleinv.runs.sweeps.sweep`.
     """
-    # To the terminal alone: pages do not show what is said there.
+    # Pages show the standard output of their notebooks, but not the standard error.
     report = partial(print, file=sys.stderr)
     return Album(sweep(styles, folder=own_runs(OWN_RUNS), report=report, **asked))
 

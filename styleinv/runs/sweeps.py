@@ -170,7 +170,7 @@ def own_runs(folder: str | Path) -> Path:
 def _find_or_make(
     tasks: Sequence[Task], folder: Path, pictures: bool, execution: Execution
 ) -> Generator[Made, None, None]:
-    """Yield the runs in `folder`, then the others as they come, until `execution` stops."""
+    """Yield the runs in `folder`, then the others as they finish, until `execution` stops."""
     missing = {}
     for number, task in enumerate(tasks):
         if execution.stop():
