@@ -9,15 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 from styleinv_book.ablation import ABLATION
 
 import styleinv
 from styleinv import InputError, invert, load_style
-from styleinv.encoder import BUNDLED_WEIGHTS, STYLEINV, Encoder
+from styleinv.encoder import Encoder
 from styleinv.inversion import json_sha256, noise_image, plan
-from styleinv.losses import GramLoss, make_loss
+from styleinv.losses import make_loss
 from styleinv.protocol import CHAPTER, FAST, PROTOCOLS, RELEASED
 from styleinv.runs import store
 from tests.conftest import ROOT
@@ -79,30 +77,9 @@ def test_signed_mmd_turns_negative(style: torch.Tensor, bundled: Encoder) -> Non
     assert stopped.loss < 0
 
 
-def test_a_picture_that_is_not_square(bundled: Encoder, tmp_path: Path) -> None:
+def test_a_picture_that_is_not_square(bundled: Encoder) -> None:
     result = invert("skimage:coffee", size=SIZE, fit="keep", encoder=bundled, iterations=2)
     assert result.image.shape == (3, 32, 48)
-    styleinv.save_png(result.image, str(tmp_path / "wide.png"))
-    with Image.open(tmp_path / "wide.png") as picture:
-        assert picture.size == (48, 32)
-
-
-def test_activations_beyond_all_numbers(style: torch.Tensor, bundled: Encoder) -> None:
-    loud = Encoder(
-        "loud",
-        STYLEINV,
-        {name: 1e9 * value for name, value in load_file(BUNDLED_WEIGHTS).items()},
-    )
-    with pytest.raises(InputError, match="the loss of the noise image is"):
-        invert(style, encoder=loud)
-
-
-def test_the_reported_loss_is_that_of_the_image(style: torch.Tensor, bundled: Encoder) -> None:
-    result = invert(style, encoder=bundled, iterations=20)
-    criterion = GramLoss(bundled(style[None], "relu_2_1"))
-    assert criterion(bundled(result.image[None], "relu_2_1")).item() == pytest.approx(
-        result.loss, rel=1e-4
-    )
 
 
 def test_four_moments_by_continuation(style: torch.Tensor, bundled: Encoder) -> None:
@@ -132,14 +109,6 @@ def test_a_limit_in_seconds(style: torch.Tensor, bundled: Encoder) -> None:
     result = invert(style, encoder=bundled, protocol=endless, seconds=0.5)
     assert result.stop_reason == "time"
     assert 0.5 <= result.seconds < 30
-
-
-def test_colours_come_back(style: torch.Tensor, bundled: Encoder) -> None:
-    """The first layer's Gram matrix holds colour: the noise's mean moves to the style's."""
-    result = invert(style, layer="relu_1_1", encoder=bundled, iterations=200)
-    before = (torch.full((3,), 0.5) - style.mean(dim=(1, 2))).norm()
-    after = (result.image.mean(dim=(1, 2)) - style.mean(dim=(1, 2))).norm()
-    assert after < 0.3 * before
 
 
 @pytest.mark.parametrize("protocol", ["chapter", "released", "fast", "scipy"])

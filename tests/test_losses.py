@@ -257,17 +257,6 @@ def test_raw_moments_are_in_units_of_the_styles_deviation(
     assert loss.item() == pytest.approx(total / s.shape[0])
 
 
-def test_raw_moments_of_a_hardly_active_feature_map_stay_small() -> None:
-    """One weakly active position of 100: the kurtosis is almost 100, its raw moment almost 0."""
-    style = torch.linspace(0, 1, 100, dtype=torch.float64).reshape(1, 1, 10, 10)
-    exact, raw = MomentLoss(style, 4), WARMUPS["moment-4 raw"](style)
-    noise = torch.zeros_like(style)
-    nothing = raw(noise).item()
-    noise[0, 0, 0, 0] = 0.1
-    assert raw(noise).item() == pytest.approx(nothing, rel=0.1)
-    assert exact(noise).item() > 100 * nothing
-
-
 @pytest.mark.parametrize(("name", "weight"), [("moment-4 at 1%", 0.01), ("moment-4 at 10%", 0.1)])
 def test_annealed_moments_weigh_skewness_and_kurtosis_less(
     features: Tensor, other_features: Tensor, name: str, weight: float

@@ -130,12 +130,6 @@ def test_theta_stops_at_the_first_iterate_below_it(protocol: Protocol) -> None:
     assert (result.image - 0.2).square().sum().item() == pytest.approx(result.loss, rel=1e-6)
 
 
-def test_theta_is_on_weight_times_loss() -> None:
-    light = run(lambda x: (x - 0.2).square().sum(), CHAPTER, 5000, theta=1e-5)
-    heavy = run(lambda x: (x - 0.2).square().sum(), CHAPTER, 5000, theta=1e-5, weight=100.0)
-    assert light.loss > 1e-7 > heavy.loss
-
-
 @pytest.mark.parametrize("protocol", [*METHODS, CLAMPED], ids=lambda p: p.method)
 def test_stays_inside_the_bounds(protocol: Protocol) -> None:
     """The minimum, -1 in one half and 2 in the other, is out of bounds: 0 and 1 are found."""
