@@ -398,7 +398,7 @@ def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
     counts one of the two) and the loss.
     """
     # This text follows the description, the bar, the percentage and the time that is left.
-    text = "at most  {task.completed}/{task.total}  loss {task.fields[loss]:.2e}"
+    text = "left at most, {task.completed}/{task.total}, loss {task.fields[loss]:.2e}"
     label = escape(f"{task.style_name} {task.layer} {task.loss}")
     budget = task.protocol.budget(task.loss, task.layer)
     with Progress(*Progress.get_default_columns(), text, console=console) as progress:
