@@ -1,5 +1,6 @@
 """The reference runs: listed in a file, made, read back; and those that are committed."""
 
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -30,42 +31,40 @@ SWEEPS = {
 }
 
 
-def write_reference(folder: Path, sha256: str, sweeps: dict[str, dict[str, object]]) -> Path:
-    path = folder / "reference.yml"
-    path.write_text(yaml.safe_dump({"encoder_sha256": sha256, "sweeps": sweeps}))
+@pytest.fixture
+def file(tmp_path: Path, bundled: Encoder) -> Path:
+    sweeps = {name: {"size": 16, "iterations": [2], **fields} for name, fields in SWEEPS.items()}
+    path = tmp_path / "reference.yml"
+    path.write_text(yaml.safe_dump({"encoder_sha256": bundled.sha256, "sweeps": sweeps}))
     return path
 
 
 @pytest.fixture
-def file(tmp_path: Path, bundled: Encoder) -> Path:
-    sweeps = {name: {"size": 16, "iterations": [2], **fields} for name, fields in SWEEPS.items()}
-    return write_reference(tmp_path, bundled.sha256, sweeps)
-
-
-def test_makes_what_is_missing_and_reads_it_back(file: Path) -> None:
+def made(file: Path) -> Path:
+    """The folder of the file, with its runs."""
     make_reference_runs(file, "bundled")
-    runs = reference_runs("few", file.parent)
+    return file.parent
+
+
+def test_makes_what_is_missing_and_reads_it_back(file: Path, made: Path) -> None:
+    runs = reference_runs("few", made)
     assert list(runs) == [
         ("bundled:strokes", "relu_1_1", "gram"),
         ("bundled:strokes", "relu_1_1", "moment-1"),
     ]
     assert all(run.image.shape == (16, 16, 3) for run in runs.values())
     key = ("bundled:mosaic", "relu_1_2", "gram")
-    for seed in (0, 5):
-        for iterations in (2, 3):
-            run = reference_runs("stops", file.parent, seed=seed, iterations=iterations)[key]
-            assert run.record.asked.seed == seed
-            assert run.record.result.evaluations == iterations
-            assert run.pixels is None
-    assert reference_runs("stops", file.parent)[key].record.asked.seed == 0
-    kept = {path.relative_to(file.parent) for path in file.parent.rglob("runs/*/*.*")}
-    assert Path("runs/styles/bundled-strokes-16.png") in kept
+    for seed, iterations in product((0, 5), (2, 3)):
+        run = reference_runs("stops", made, seed=seed, iterations=iterations)[key]
+        assert (run.record.asked.seed, run.record.result.evaluations) == (seed, iterations)
+        assert run.pixels is None
+    assert reference_runs("stops", made)[key].record.asked.seed == 0
+    kept = list(made.rglob("runs/*/*.*"))
+    assert made / "runs/styles/bundled-strokes-16.png" in kept
     assert sorted(path.suffix for path in kept) == [".jsonl"] * 2 + [".png"] * 4
     lines: list[str] = []
     make_reference_runs(file, "bundled", report=lines.append)
-    made = [line for line in lines if not line.startswith("Sweep")]
-    assert len(made) == 6
-    assert all(line.endswith("kept from an earlier run") for line in made)
+    assert sum(line.endswith("kept from an earlier run") for line in lines) == len(lines) - 2 == 6
 
 
 @pytest.mark.parametrize(
@@ -73,18 +72,17 @@ def test_makes_what_is_missing_and_reads_it_back(file: Path) -> None:
     [("made_with", "strokes relu_1_1 gram: loss "), ("measures", "Measured again: strokes-")],
 )
 def test_replaces_what_an_older_version_has_made_or_measured(
-    file: Path, part: str, line: str
+    file: Path, made: Path, part: str, line: str
 ) -> None:
-    make_reference_runs(file, "bundled")
-    record = next(iter(reference_runs("few", file.parent).values())).record
+    record = next(iter(reference_runs("few", made).values())).record
     values = {"results": RESULTS_VERSION - 1} if part == "made_with" else {"version": 0, "ssim": -9}
     older = msgspec.structs.replace(getattr(record, part), **values)
-    path = file.parent / "runs/few" / record.file_name
-    path.write_bytes(msgspec.json.encode(sealed(msgspec.structs.replace(record, **{part: older}))))
+    path = made / "runs/few" / record.file_name
+    path.write_bytes(msgspec.json.encode(sealed(record, **{part: older})))
     lines: list[str] = []
     make_reference_runs(file, "bundled", report=lines.append)
     assert sum(line in x for x in lines) == 1
-    again = next(iter(reference_runs("few", file.parent).values())).record
+    again = next(iter(reference_runs("few", made).values())).record
     assert (again.asked, again.measures) == (record.asked, record.measures)
     assert again.made_with.results == RESULTS_VERSION
     assert not path.exists()
@@ -99,62 +97,54 @@ def test_leaves_sweeps_of_other_protocols_out(file: Path) -> None:
     ]
 
 
-def test_refuses_other_weights(file: Path) -> None:
-    with pytest.raises(InputError, match="encoder 'random' has the fingerprint"):
-        make_reference_runs(file, "random")
-
-
-def test_names_what_is_missing_or_altered(file: Path) -> None:
-    make_reference_runs(file, "bundled")
+def test_names_what_is_missing_or_altered(made: Path) -> None:
     with pytest.raises(InputError, match="reference sweep is 'none', but must be one of: few"):
-        reference_runs("none", file.parent)
+        reference_runs("none", made)
     with pytest.raises(InputError, match="lacks 1 runs, the first"):
-        reference_runs("stops", file.parent, seed=7)
-    records = file.parent / "runs/few" / store.RECORDS
+        reference_runs("stops", made, seed=7)
+    records = made / "runs/few" / store.RECORDS
     records.write_text(records.read_text().replace('"height":16', '"height":17'))
     with pytest.raises(InputError, match=rf"record '{records}, line 1' .* not as they were writ"):
-        reference_runs("few", file.parent)
+        reference_runs("few", made)
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    "content",
     [
-        (b"[1, 2", "did not find expected"),
-        (b"sweeps: {}", "missing required field `encoder_sha256`"),
-        (b"encoder_sha256: a\nsweeps: {x: {styles: [], losses: [], colour: red}}", "`colour`"),
-        (b"encoder_sha256: a\nsweeps: {x: {styles: a.png, losses: []}}", "Expected `array`"),
-        (b"encoder_sha256: a\nsweeps: [x]", "Expected `object`"),
-        (b"encoder_sha256: 2026-13-01", "month must be"),
-        (b"\xff\xfe\x00", "unacceptable character"),
+        b"[1, 2",
+        b"sweeps: {}",
+        b"encoder_sha256: a\nsweeps: {x: {styles: [], losses: [], colour: red}}",
+        b"encoder_sha256: a\nsweeps: {x: {styles: a.png, losses: []}}",
+        b"encoder_sha256: 2026-13-01",
+        b"\xff\xfe\x00",
     ],
 )
-def test_refuses_a_broken_file(tmp_path: Path, content: bytes, reason: str) -> None:
-    (tmp_path / "reference.yml").write_bytes(content)
-    with pytest.raises(
-        InputError, match=rf"reference .*reference\.yml' cannot be read: .*{reason}"
-    ):
-        read_reference(tmp_path / "reference.yml")
+def test_refuses_a_broken_file(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "reference.yml"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=f"reference '{file}' cannot be read: "):
+        read_reference(file)
 
 
 def test_committed_runs_are_those_that_are_listed() -> None:
     """Every run of every sweep is there, intact, and as the protocols are today; and no other."""
     reference = read_reference(RESULTS / "reference.yml")
     kept = set(store.read_records(RESULTS / "runs"))
+    protocols = {**PROTOCOLS, **ABLATION}
     for name, entry in reference.sweeps.items():
-        for seed in entry.seeds:
-            for iterations in entry.iterations:
-                runs = reference_runs(name, RESULTS, seed=seed, iterations=iterations)
-                kept -= {run.path for run in runs.values()}
-                protocol = {**PROTOCOLS, **ABLATION}[entry.protocol]
-                if iterations is not None:
-                    protocol = protocol.limited_to(iterations)
-                for (style, layer, loss), run in runs.items():
-                    asked = run.record.asked
-                    assert (asked.height, asked.width) == (entry.size, entry.size)
-                    assert entry.encoder or asked.encoder_sha256 == reference.encoder_sha256
-                    assert run.record.picture == entry.pictures
-                    image = RESULTS / "runs/styles" / store.style_file_name(style, entry.size)
-                    assert image.is_file()
-                    settings = protocol.settings(loss, layer)
-                    assert asked.protocol == msgspec.convert(settings, Settings)
+        for seed, iterations in product(entry.seeds, entry.iterations):
+            runs = reference_runs(name, RESULTS, seed=seed, iterations=iterations)
+            kept -= {run.path for run in runs.values()}
+            protocol = protocols[entry.protocol]
+            if iterations is not None:
+                protocol = protocol.limited_to(iterations)
+            for (style, layer, loss), run in runs.items():
+                asked = run.record.asked
+                assert (asked.height, asked.width) == (entry.size, entry.size)
+                assert entry.encoder or asked.encoder_sha256 == reference.encoder_sha256
+                assert run.record.picture == entry.pictures
+                assert (
+                    RESULTS / "runs/styles" / store.style_file_name(style, entry.size)
+                ).is_file()
+                assert asked.protocol == msgspec.convert(protocol.settings(loss, layer), Settings)
     assert kept == set()

@@ -1,5 +1,6 @@
 """Runs are made once: by a sweep, or one by one, whatever stops them on the way."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,41 +15,30 @@ from styleinv.runs import store
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import sweep
 
-SIZE = 32
-
 
 def test_sweep_computes_each_run_once(bundled: Encoder, tmp_path: Path) -> None:
-    def swept(lines: list[str]) -> dict[tuple[str, str, str], Run]:
-        return sweep(
+    def swept() -> tuple[dict[tuple[str, str, str], Run], list[str]]:
+        lines: list[str] = []
+        runs = sweep(
             ["bundled:mosaic", "skimage:brick"],
             layers=["relu_1_1", "relu_1_2"],
             losses=["moment-1"],
             folder=tmp_path,
             encoder=bundled,
             protocol=PROTOCOLS["fast"].limited_to(4),
-            size=SIZE,
+            size=32,
             report=lines.append,
         )
+        return runs, lines
 
-    first_lines: list[str] = []
-    second_lines: list[str] = []
-    first, second = swept(first_lines), swept(second_lines)
-    assert list(first) == [
-        (style, layer, "moment-1")
-        for style in ("bundled:mosaic", "skimage:brick")
-        for layer in ("relu_1_1", "relu_1_2")
-    ]
+    (first, first_lines), (second, second_lines) = swept(), swept()
+    styles, layers = ("bundled:mosaic", "skimage:brick"), ("relu_1_1", "relu_1_2")
+    assert list(first) == list(product(styles, layers, ["moment-1"]))
     assert all("4 evaluations" in line for line in first_lines)
     assert all("kept" in line for line in second_lines)
     for key, run in first.items():
         assert second[key].record == run.record
         assert np.array_equal(second[key].image, run.image)
-
-
-def test_sweep_refuses_random_pairs_with_a_line_search(bundled: Encoder, tmp_path: Path) -> None:
-    grid = {"styles": ["bundled:mosaic"], "layers": ["relu_1_1"], "losses": ["mmd-random"]}
-    with pytest.raises(InputError, match="loss 'mmd-random' draws new pairs"):
-        sweep(**grid, encoder=bundled, folder=tmp_path, size=SIZE)
 
 
 @pytest.mark.parametrize("empty", ["styles", "layers", "losses"])
@@ -86,16 +76,12 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(
 
 def test_made_anew_on_request(bundled: Encoder, tmp_path: Path) -> None:
     task = plan("bundled:dots", size=24, encoder=bundled, iterations=3)
-    first, found = store.obtain(task, tmp_path)
-    assert not found
-    assert first.path is not None
-    written = first.path.stat().st_mtime_ns
-    again, found = store.obtain(task, tmp_path)
-    assert (again.record, found) == (store.read_record(first.path), True)
-    assert first.path.stat().st_mtime_ns == written
-    _, found = store.obtain(task, tmp_path, again=True)
-    assert not found
-    assert first.path.stat().st_mtime_ns > written
+    path = store.path_of(task, tmp_path)
+    for again, was_found in ((False, False), (False, True), (True, False)):
+        before = path.stat().st_mtime_ns if path.exists() else None
+        run, found = store.obtain(task, tmp_path, again=again)
+        assert (run.record, run.path, found) == (store.read_record(path), path, was_found)
+        assert (path.stat().st_mtime_ns == before) == was_found
 
 
 def test_an_interrupted_second_time_leaves_the_first(bundled: Encoder, tmp_path: Path) -> None:
