@@ -1,7 +1,5 @@
 """The measures on images where the truth is known."""
 
-import warnings
-
 import msgspec
 import numpy as np
 import pytest
@@ -37,9 +35,7 @@ def dithered(pixels: Pixels) -> Pixels:
     """With fine noise, stronger in colour than in lightness, and none of it coarse."""
     noise = np.random.default_rng(4).normal(0, 1, pixels.shape)
     fine = noise - scipy.ndimage.gaussian_filter(noise, (1.2, 1.2, 0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # colours that no screen has are cut off
-        rgb = lab2rgb(rgb2lab(pixels) + fine / fine.std() * (9, 25, 25))
+    rgb = lab2rgb(rgb2lab(pixels) + fine / fine.std() * (9, 25, 25))
     return (255 * rgb).round().astype(np.uint8)
 
 
@@ -60,6 +56,8 @@ class TestStructureSize:
         ]
         assert scipy.stats.spearmanr(STRUCTURES, measured).statistic >= 0.95
 
+    # Colours that no screen has are cut off.
+    @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")
     @pytest.mark.parametrize("name", PAINTED)
     def test_sees_the_structure_through_noise(self, name: str) -> None:
         """White noise of half the deviation of the colours, or a dither of colour as ours have."""
@@ -80,13 +78,12 @@ class TestStructureSize:
     def test_grows_with_the_picture_and_with_blur_and_ends_with_the_order(self) -> None:
         picture = painted("strokes")
         size = measures.structure_size(picture)
-        assert measures.structure_size(np.kron(picture, np.ones((2, 2, 1), np.uint8))) == (
-            pytest.approx(2 * size, rel=0.1)
-        )
+        doubled = np.kron(picture, np.ones((2, 2, 1), np.uint8))
+        assert measures.structure_size(doubled) == pytest.approx(2 * size, rel=0.1)
         blurred = [scipy.ndimage.gaussian_filter(picture, (s, s, 0)) for s in (1, 2, 4)]
         assert np.all(np.diff([size, *map(measures.structure_size, blurred)]) > 0)
-        assert measures.structure_size(shuffled(picture)) == pytest.approx(0.5, abs=0.02)
-        assert measures.structure_size(noise()) == pytest.approx(0.5, abs=0.02)
+        for white in (shuffled(picture), noise()):
+            assert measures.structure_size(white) == pytest.approx(0.5, abs=0.02)
 
     def test_one_colour_has_no_structure_that_ends(self) -> None:
         assert measures.structure_size(np.full((40, 30, 3), 7, np.uint8)) == 30
@@ -95,7 +92,6 @@ class TestStructureSize:
 class TestColourDistance:
     def test_does_not_see_where_the_colours_lie(self) -> None:
         picture = painted("mosaic")
-        assert measures.colour_distance(picture, picture) == 0
         assert measures.colour_distance(shuffled(picture), picture) == 0
 
     def test_is_scipys_distance_of_the_projections(self) -> None:

@@ -195,8 +195,7 @@ def _in_this_process(
     for task in tasks.values():
         task.check_memory()
     for number, task in tasks.items():
-        made = obtain_unless_stopped(number, task, obtain, stop)
-        if made is None:
+        if (made := obtain_unless_stopped(number, task, obtain, stop)) is None:
             return
         yield made
 
