@@ -180,11 +180,6 @@ class Row(_Plain, frozen=True):
     effects: Sequence[Effect]
     verdict: Verdict
 
-    @property
-    def reading(self) -> str:
-        """The interpretation with its numbers."""
-        return self.claim.reading.format(*self.effects)
-
 
 class Sample(_Plain, frozen=True):
     """One of the numbers whose mean is an effect, with its style and its seed (or its cell)."""
