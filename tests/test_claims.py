@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from styleinv_book import claims, claims_html
@@ -155,6 +155,7 @@ def test_bootstrap_covers_what_it_should() -> None:
     assert 0.82 * 200 <= covered <= 0.99 * 200
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=8), st.floats(-9, 9))
 def test_bootstrap_moves_along_and_stays_inside(values: list[float], shift: float) -> None:
     estimate, low, high = bootstrap([Sample(str(i), 0, v) for i, v in enumerate(values)])
