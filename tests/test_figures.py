@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from PIL import Image
 from styleinv_book import figures
@@ -18,7 +19,6 @@ from styleinv.inversion import RESULTS_VERSION
 from styleinv.live.labels import TITLES
 from styleinv.runs.reference import make_reference_runs
 from styleinv.runs.sweeps import sweep
-from tests.test_reference import write_reference
 
 STYLES = ["bundled:strokes", "skimage:coffee"]
 LAYERS = ["relu_1_1", "relu_2_1"]
@@ -99,7 +99,9 @@ def test_reference_pictures_are_linked_and_lead_to_the_viewer(
     tmp_path: Path, bundled: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = {"styles": STYLES[:1], "losses": ["gram"], "size": 16, "iterations": [2]}
-    make_reference_runs(write_reference(tmp_path, bundled.sha256, {"few": fields}), "bundled")
+    file = tmp_path / "reference.yml"
+    file.write_text(yaml.safe_dump({"encoder_sha256": bundled.sha256, "sweeps": {"few": fields}}))
+    make_reference_runs(file, "bundled")
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     reference = figures.reference("few", "..", seed=0, iterations=2)
