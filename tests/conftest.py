@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("styleinv")
 # Seconds to wait for what has to come, also on a busy machine.
-PATIENCE = 60
+PATIENCE = 300
 SHARED_WEIGHTS = ROOT.parent / "shared" / "weights" / "vgg19_normalised_relu_2_2.safetensors"
 REAL_WEIGHTS = Path(os.environ.get("STYLEINV_VGG19", SHARED_WEIGHTS))
 
