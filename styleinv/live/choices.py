@@ -17,7 +17,6 @@ ENCODERS = {
     "random": "random weights",
     "file": "a weights file",
 }
-SHOWS = ("one", "compare", "layers", "moments")
 # The options of the page, as lists of (value, title); `adam` lists the protocols that can draw
 # new pairs at every iteration.
 OPTIONS: dict[str, Any] = {
@@ -56,7 +55,6 @@ def runs_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
         InputError: a number is missing or out of range, the weights file has no name, or `show` is
             unknown.
     """
-    one_of("show", choice["show"], SHOWS)
     cell = (choice["layer"], choice["loss"])
     cells = {
         "one": [cell],
@@ -64,6 +62,7 @@ def runs_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
         "layers": [(layer, choice["loss"]) for layer in LAYERS],
         "moments": [(choice["layer"], f"moment-{n}") for n in range(1, 5)],
     }
+    shown = cells[one_of("show", choice["show"], tuple(cells))]
     encoder = choice["encoder"]
     if encoder == "file":
         encoder = choice["weights"].strip()
@@ -76,10 +75,7 @@ def runs_of(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
         "seed": whole_number("seed", choice["seed"], 0, LARGEST_SEED),
         "encoder": encoder,
     }
-    return [
-        {**common, "layer": layer, **_loss_arguments(loss, choice)}
-        for layer, loss in cells[choice["show"]]
-    ]
+    return [{**common, "layer": layer, **_loss_arguments(loss, choice)} for layer, loss in shown]
 
 
 def _loss_arguments(loss: str, choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,8 @@
-"""What pages, tables and figures call a loss, and the colour they draw it in."""
+"""The name and the colour of each loss on pages, in tables and in figures."""
 
 TITLES = {
     "gram": "Gram",
-    "moment-1": "N = 1",
-    "moment-2": "N = 2",
-    "moment-3": "N = 3",
-    "moment-4": "N = 4",
+    **{f"moment-{n}": f"N = {n}" for n in range(1, 5)},
     "mmd": "MMD",
     "mmd-random": "MMD, random pairs",
     "mmd-vector": "MMD, whole vectors",
@@ -14,7 +11,7 @@ TITLES = {
     "central-moments": "central moments",
 }
 
-# The same colour everywhere: Okabe and Ito's palette, told apart by the colour-blind.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the same colours everywhere.
 COLOURS = {
     "gram": "#000000",
     "moment-1": "#56b4e9",

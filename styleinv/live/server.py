@@ -54,7 +54,7 @@ def serve(out: Path, references: Path, port: int, opened: Callable[[str], object
         # Kernels inherit both; what they leave behind is removed with the folder.
         os.environ.update(WAITING, TMPDIR=folder)
         notebook = Path(folder) / "live.ipynb"
-        nbformat.write(_notebook(out.absolute(), references.absolute()), notebook)
+        _write_notebook(notebook, out.absolute(), references.absolute())
         server = Voila(config=_config(folder, port), notebook_path=str(notebook))
         server.initialize(argv=[])
         server.template_paths.insert(0, str(TEMPLATE))
@@ -73,14 +73,12 @@ def _free_port(port: int) -> int:
         raise InputError(f"port is {port}, but cannot be used: {reason}") from error
 
 
-def _notebook(out: Path, references: Path) -> nbformat.NotebookNode:
-    """A notebook that contains the live page only."""
+def _write_notebook(path: Path, out: Path, references: Path) -> None:
+    """Write a notebook that contains only the live page."""
     call = f"widget.page(out={str(out)!r}, references={str(references)!r})"
     cell = nbformat.v4.new_code_cell(f"from styleinv.live import widget\n{call}")
-    notebook: nbformat.NotebookNode = nbformat.v4.new_notebook(
-        cells=[cell], metadata={"title": "styleinv explore"}
-    )
-    return notebook
+    content = nbformat.v4.new_notebook(cells=[cell], metadata={"title": "styleinv explore"})
+    nbformat.write(content, path)
 
 
 def _config(folder: str, port: int) -> Config:
