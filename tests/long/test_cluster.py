@@ -1,5 +1,6 @@
 """Sweeps on several processes: the same runs as in one, whatever becomes of the workers."""
 
+import itertools
 import json
 import os
 import shutil
@@ -7,122 +8,98 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dask
 import psutil
 import pytest
 import torch
 
-from styleinv.checkpoint import SUFFIX
-from styleinv.encoder import load_encoder
+from styleinv.checkpoint import SUFFIX, Checkpoint
 from styleinv.errors import InputError
-from styleinv.inversion import Task
+from styleinv.inversion import RESULTS_VERSION, Inversion, Task, plan
+from styleinv.optim import Iterate
 from styleinv.runs import cluster, store
 from styleinv.runs.cluster import DaskCluster, local_cluster, remote_cluster
-from styleinv.runs.sweeps import Execution, make_runs, plan_sweep
+from styleinv.runs.sweeps import Execution, make_runs
 from tests.conftest import PATIENCE, PROGRAM, ROOT, wait_for
 from tests.long import outcome, trace_in
 
-SWEEP = "sweep --style bundled:dots --layer relu_1_1 --protocol chapter --size 16 --seeds 2"
-pytestmark = pytest.mark.filterwarnings("ignore:.* has no worker yet")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the workers have: another number of threads may give other bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# As many as runs have in this process: another number may give other bits.
+THREADS = torch.get_num_threads()
+SWEEP = (
+    "sweep --style bundled:dots --layer relu_1_1 --loss gram --protocol chapter --size 16 "
+    f"--seeds 2 --threads {THREADS}"
+)
 
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[DaskCluster]:
-    with local_cluster(2, threads=1) as opened:
+    with local_cluster(2, THREADS) as opened:
         yield opened
 
 
 def planned(seeds: int, iterations: int, *losses: str) -> list[Task]:
-    return plan_sweep(
-        ["bundled:dots"],
-        layers=["relu_1_1"],
-        losses=losses or ["gram"],
-        encoder=load_encoder("bundled"),
-        protocol="chapter",
-        seeds=range(seeds),
-        size=16,
-        iterations=iterations,
-    )
+    where = {"layer": "relu_1_1", "protocol": "chapter", "size": 16}
+    task = plan("bundled:dots", **where, iterations=iterations)
+    every = itertools.product(range(seeds), losses or ["gram"])
+    return [replace(task, seed=seed, loss=loss) for seed, loss in every]
 
 
-def assert_taken_up(folder: Path, copies: Path, tasks: list[Task]) -> None:
-    """The runs in `folder` went on from the copies of their checkpoints; there are some."""
-    named = {store.path_of(task, folder).stem: task for task in tasks}
-    assert checkpoints(copies)
-    for checkpoint in checkpoints(copies):
-        trace = trace_in(checkpoint, named[checkpoint.stem])
-        assert trace
-        assert store.read(folder / f"{checkpoint.stem}.json").record.trace[: len(trace)] == trace
+def kill_in_the_middle(copies: Path, pid: int | None = None) -> None:
+    """Have a worker kill itself, or another process, at iteration 20 of a run.
+
+    Before, it copies the run's checkpoint. Nobody is killed for a run that has a copy.
+    """
+    run = Task.run
+
+    def run_with_kill(task: Task, callback: Any, checkpoint: Checkpoint) -> Inversion:
+        copy = copies / checkpoint.path.name
+
+        def kill(iterate: Iterate) -> object:
+            if iterate.iteration == 20 and not copy.exists():
+                copies.mkdir(exist_ok=True)
+                shutil.copy(checkpoint.path, copy)
+                os.kill(pid or os.getpid(), signal.SIGKILL)
+            return callback(iterate)
+
+        return run(task, kill, checkpoint)
+
+    Task.run = run_with_kill
 
 
-@contextmanager
-def killed_in_the_middle(pids: Sequence[int], folder: Path, copies: Path) -> Iterator[None]:
-    """Kill processes once there is a checkpoint for each of them, which is copied before."""
-
-    def kill() -> None:
-        found = wait_for(lambda: len(times := checkpoints(folder)) == len(pids) and times)
-        # The first ones may have been written before the end of the first iteration.
-        wait_for(lambda: all(time < path.stat().st_mtime_ns for path, time in found.items()))
-        copies.mkdir()
-        for path in found:
-            shutil.copy(path, copies)
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-
-    with ThreadPoolExecutor(1) as thread:
-        killed = thread.submit(kill)
-        yield
-        killed.result()
-
-
-def checkpoints(folder: Path) -> dict[Path, int]:
-    """When each of them was written."""
-    return {path: path.stat().st_mtime_ns for path in folder.glob(f"*{SUFFIX}")}
+def taken_up(folder: Path, copies: Path, tasks: list[Task]) -> int:
+    """How many of the copied checkpoints hold iterations, which the runs in `folder` share."""
+    count = 0
+    for task in tasks:
+        path = store.path_of(task, folder)
+        if (checkpoint := copies / path.with_suffix(SUFFIX).name).exists():
+            trace = trace_in(checkpoint, task)
+            assert store.read(path).record.trace[: len(trace)] == trace
+            count += bool(trace)
+    return count
 
 
 def test_killed_workers_change_nothing(workers: DaskCluster, tmp_path: Path) -> None:
     """Six runs, both workers killed in the middle of one: each is there once, and the same."""
-    tasks, lines = planned(3, 300, "gram", "moment-2"), list[str]()
+    tasks, lines = planned(3, 40, "gram", "moment-2"), list[str]()
     here, there, copies = (tmp_path / name for name in ("here", "there", "copies"))
-    pids = [*workers.client.run(os.getpid).values()]
-    execution = Execution(cluster=workers, checkpoint_every=0.05)
-    with killed_in_the_middle(pids, there, copies):
-        runs = make_runs(tasks, there, report=lines.append, execution=execution)
+    workers.client.run(kill_in_the_middle, copies)
+    execution = Execution(cluster=workers, checkpoint_every=0)
+    runs = make_runs(tasks, there, report=lines.append, execution=execution)
     assert sorted(runs) == list(range(6))
     assert len(lines) == 6
     make_runs(tasks, here)
     assert outcome(there) == outcome(here)
-    assert_taken_up(there, copies, tasks)
-
-
-def test_only_what_is_missing_is_made(workers: DaskCluster, tmp_path: Path) -> None:
-    """What is found needs no worker, and what is asked for twice is made once."""
-    tasks, lines = planned(3, 5), list[str]()
-    first = make_runs(tasks[:1], tmp_path)
+    assert taken_up(there, copies, tasks) == 2
     nobody = DaskCluster(client=None, threads=1, here=True)  # type: ignore[arg-type]
-    assert make_runs(tasks[:1], tmp_path, execution=Execution(cluster=nobody)).keys() == {0}
-    execution = Execution(cluster=workers)
-    runs = make_runs([*tasks, tasks[1]], tmp_path, report=lines.append, execution=execution)
-    assert sorted(runs) == [0, 1, 2, 3]
-    assert runs[0].record == first[0].record
-    assert runs[1].record == runs[3].record
-    assert sum("kept from an earlier run" in line for line in lines) == 2
-    assert len(outcome(tmp_path)) == 3
+    found = make_runs(tasks, there, execution=Execution(cluster=nobody))
+    assert found.keys() == runs.keys()
+    workers.client.wait_for_workers(2)  # new ones, for the next test
 
 
 def test_what_a_run_refuses_is_said_here(
@@ -174,47 +151,47 @@ def test_an_address_without_scheduler_is_refused(
 
 
 @contextmanager
-def dask_process(folder: Path, name: str, *options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """`dask scheduler` or `dask worker` on this machine, killed at the end."""
-    module = ("-m", f"distributed.cli.dask_{name}", "--host", "127.0.0.1")
-    with (folder / "log").open("a") as log:
-        command = [sys.executable, *module, *map(str, options)]
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Its address, and its process."""
+def dask_processes(folder: Path, nthreads: int = 1) -> Iterator[tuple[DaskCluster, int]]:
+    """`dask scheduler` and `dask worker` on this machine; the process id is the scheduler's."""
     file = folder / "scheduler.json"
-    options = ("--port", 0, "--dashboard-address", "127.0.0.1:0", "--scheduler-file", file)
-    with dask_process(folder, "scheduler", *options) as process:
+    with ExitStack() as opened:
+
+        def start(name: str, *options: object) -> int:
+            options = ("--host", "127.0.0.1", "--scheduler-file", file, *options)
+            command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *map(str, options)]
+            process = subprocess.Popen(command, cwd=ROOT)  # where a worker can import this file
+            opened.callback(process.wait)
+            opened.callback(process.kill)
+            return process.pid
+
+        scheduler = start("scheduler", "--port", 0, "--dashboard-address", "127.0.0.1:0")
+        start("worker", "--no-nanny", "--no-dashboard", "--nthreads", nthreads)
         wait_for(lambda: file.is_file() and file.read_text())
-        yield json.loads(file.read_text())["address"], process
+        there = opened.enter_context(remote_cluster(json.loads(file.read_text())["address"]))
+        there.client.wait_for_workers(1)
+        yield there, scheduler
 
 
-@contextmanager
-def worker(folder: Path, address: str, preload: str = "", threads: int = 1) -> Iterator[None]:
-    """A worker that executes `preload` before it does anything."""
-    script = folder / "preload.py"
-    script.write_text(preload)
-    options = ("--no-nanny", "--no-dashboard", "--nthreads", threads, "--preload", script)
-    with dask_process(folder, "worker", address, *options):
-        yield
+def command_line(
+    arguments: str, folder: Path, interrupt_when: Callable[[], bool] | None = None
+) -> tuple[int, list[str]]:
+    """The exit code, and the lines that it said.
 
-
-def command_line(arguments: str, folder: Path) -> list[str]:
-    """The lines that it said."""
-    command = [str(PROGRAM), *arguments.split()]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=10 * PATIENCE
-    )
-    assert done.returncode == 0, done.stderr
-    return [line for line in done.stderr.splitlines() if "no worker yet" not in line]
+    Ctrl-C comes as a terminal sends it, to the whole group, as soon as `interrupt_when` is true.
+    """
+    command, pipe = [str(PROGRAM), *arguments.split()], subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            if interrupt_when:
+                wait_for(interrupt_when)
+                os.killpg(process.pid, signal.SIGINT)
+            _, said = process.communicate(timeout=PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, said.splitlines()
 
 
 def test_the_same_runs_anywhere(tmp_path: Path) -> None:
@@ -222,95 +199,75 @@ def test_the_same_runs_anywhere(tmp_path: Path) -> None:
     tasks = planned(2, 30)
     make_runs(tasks, tmp_path / "alone")
     expected, disk = outcome(tmp_path / "alone"), tmp_path / "disk"
-    what = f"{SWEEP} --loss gram --iterations 30 --threads 1"
-    other_disk = (
-        "from styleinv.runs import store\n"
-        f"store.obtain = lambda task, folder, obtain=store.obtain, **options: "
-        f"obtain(task, {str(disk)!r}, **options)\n"
-    )
-    with scheduler(tmp_path) as (address, _):
-        said = [command_line(f"{what} --workers 2 --out local", tmp_path)]
-        with worker(tmp_path, address):
-            said.append(command_line(f"{what} --scheduler {address} --out remote", tmp_path))
-        with worker(tmp_path, address, other_disk), remote_cluster(address, threads=1) as there:
-            make_runs(tasks, tmp_path / "far", execution=Execution(cluster=there))
-    for lines in said:
-        assert [line[:5] for line in lines] == ["[1/2]", "[2/2]"]
+
+    def obtain_elsewhere(
+        task: Task, folder: Path, obtain: Callable[..., Any] = store.obtain, **options: Any
+    ) -> Any:
+        return obtain(task, disk, **options)
+
+    with dask_processes(tmp_path) as (there, _):
+        address = there.client.scheduler.address
+        for place in ("--workers 2 --out local", f"--scheduler {address} --out remote"):
+            code, lines = command_line(f"{SWEEP} --iterations 30 {place}", tmp_path)
+            assert (code, [line[:5] for line in lines]) == (0, ["[1/2]", "[2/2]"])
+        there.client.run(setattr, store, "obtain", obtain_elsewhere)
+        make_runs(tasks, tmp_path / "far", execution=Execution(cluster=there))
     for name in ("local", "remote", "far", "disk"):
         assert outcome(tmp_path / name) == expected
 
 
-def test_workers_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    other = "from styleinv.runs import cluster\ncluster.RESULTS_VERSION = 0\n"
-    ways = {
-        "takes 2 runs at once": {"threads": 2},
-        "makes results of version 0, but must": {"preload": other},
-    }
-    with scheduler(tmp_path) as (address, _), remote_cluster(address) as there:
-        for sentence, options in ways.items():
-            with worker(tmp_path, address, **options), pytest.raises(InputError, match=sentence):
-                make_runs(planned(1, 5), tmp_path, execution=Execution(cluster=there))
+@pytest.mark.parametrize(
+    ("nthreads", "version", "sentence"),
+    [(2, RESULTS_VERSION, "takes 2 runs at once"), (1, 0, "makes results of version 0, but must")],
+)
+def test_workers_that_cannot_be_used_are_refused(
+    nthreads: int, version: int, sentence: str, tmp_path: Path
+) -> None:
+    with dask_processes(tmp_path, nthreads) as (there, _):
+        there.client.run(setattr, cluster, "RESULTS_VERSION", version)
+        with pytest.raises(InputError, match=sentence):
+            make_runs(planned(1, 5), tmp_path, execution=Execution(cluster=there))
 
 
 def test_a_scheduler_that_dies_is_one_sentence(tmp_path: Path) -> None:
     """What its worker was at has a checkpoint, from which the same sweep goes on."""
-    tasks, out, copies = planned(1, 3000), tmp_path / "runs", tmp_path / "copies"
+    tasks, out, copies = planned(1, 40), tmp_path / "runs", tmp_path / "copies"
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        scheduler(tmp_path) as (address, process),
-        worker(tmp_path, address),
-        remote_cluster(address, threads=1) as there,
-        killed_in_the_middle([process.pid], out, copies),
-        pytest.raises(InputError, match="does not answer any more"),
+        dask_processes(tmp_path) as (there, scheduler),
     ):
-        make_runs(tasks, out, execution=Execution(cluster=there, checkpoint_every=0))
+        there.client.run(kill_in_the_middle, copies, scheduler)
+        with pytest.raises(InputError, match="does not answer any more"):
+            make_runs(tasks, out, execution=Execution(cluster=there, checkpoint_every=0))
     make_runs(tasks, out)
     assert len(outcome(out)) == 1
-    assert_taken_up(out, copies, tasks)
-
-
-def interrupted(
-    when: Callable[[], bool], arguments: Sequence[str], folder: Path
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line in `folder`, with Ctrl-C as a terminal sends it: to the whole group."""
-    command = [str(PROGRAM), *arguments]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as process:
-        try:
-            wait_for(when)
-            os.killpg(process.pid, signal.SIGINT)
-            printed = process.communicate(timeout=PATIENCE)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    return subprocess.CompletedProcess(command, process.returncode, *printed)
+    assert taken_up(out, copies, tasks) == 1
 
 
 def test_ctrl_c_leaves_checkpoints_and_the_same_command_goes_on(tmp_path: Path) -> None:
     out, copies, tasks = tmp_path / "runs", tmp_path / "copies", planned(2, 800)
-    command = f"{SWEEP} --loss gram --iterations 800 --workers 2 --threads 1 --out runs"
-    arguments = [*command.split(), "--checkpoint-every", "0"]
-    done = interrupted(lambda: len(checkpoints(out)) == 2, arguments, tmp_path)
-    printed = done.stdout + done.stderr
-    assert (done.returncode, printed) == (
-        130,
-        "Run the same command again to continue from here.\n",
-    )
+    command = f"{SWEEP} --iterations 800 --workers 2 --checkpoint-every 0 --out runs"
+    written = set[int]()
+
+    def is_in_the_middle() -> bool:
+        written.update(path.stat().st_mtime_ns for path in out.glob(f"*{SUFFIX}"))
+        return len(written) > 5
+
+    said = command_line(command, tmp_path, is_in_the_middle)
+    assert said == (130, ["Run the same command again to continue from here."])
     shutil.copytree(out, copies)
     assert not [*out.glob(".*.lock")]
-    assert len(command_line(command, tmp_path)) == 2
+    code, lines = command_line(command, tmp_path)
+    assert (code, len(lines)) == (0, 2)
     make_runs(tasks, tmp_path / "alone")
     assert outcome(out) == outcome(tmp_path / "alone")
-    assert_taken_up(out, copies, tasks)
+    assert taken_up(out, copies, tasks) > 0
 
 
 def test_the_benchmark_keeps_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import scaling
+    import scaling  # a worker that imports this file does not find it
 
     small = {"SIZE": 16, "SEEDS": 2, "EVALUATIONS": 3, "ROUNDS": 1, "WORKERS": (1,)}
     for name, value in {**small, "RECORD": tmp_path / "scaling.json"}.items():
