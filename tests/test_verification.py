@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from msgspec import structs
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import styleinv
 from styleinv import InputError
-from styleinv.encoder import Encoder
+from styleinv.encoder import BUNDLED_WEIGHTS, Encoder
 from styleinv.images import save_png
 from styleinv.runs import measures, store
 from styleinv.runs.record import sealed
@@ -139,6 +140,20 @@ def test_sees_through_an_invented_result(runs: Path) -> None:
     wrong = verify(runs, rerun=3).wrong
     assert ["at iteration" in wrong[0], "has final loss" in wrong[1]] == [True, True]
     assert all(path.name in sentence for sentence in wrong)
+
+
+def test_sees_through_an_invented_loss_however_small(tmp_path: Path) -> None:
+    """Weights of almost zero make a loss like the smallest of the committed ones."""
+    weights = str(tmp_path / "weights.safetensors")
+    whole = load_file(BUNDLED_WEIGHTS)
+    save_file({name: 1e-7 * x for name, x in whole.items()}, weights)
+    cell = {**CELL, "layers": ["relu_1_1"], "losses": ["histogram"], "encoder": weights}
+    (kept,) = sweep(["bundled:dots"], folder=tmp_path, **cell).values()
+    assert kept.path is not None
+    assert 0 < kept.record.result.loss < 1e-9
+    alter(kept.path, result={"loss": 3 * kept.record.result.loss})
+    (wrong,) = verify(tmp_path, rerun=1, encoder=weights).wrong
+    assert "made again has final loss" in wrong
 
 
 def test_names_an_altered_lost_or_lone_picture(runs: Path) -> None:

@@ -222,7 +222,4 @@ def _make(
     def is_stopped(second: int) -> bool:
         return bool(stopped.is_set())
 
-    def stop() -> bool:
-        return is_stopped(int(time.monotonic()))
-
-    return obtain_unless_stopped(number, task, obtain, stop)
+    return obtain_unless_stopped(number, task, obtain, lambda: is_stopped(int(time.monotonic())))

@@ -145,10 +145,8 @@ def noise_level(pixels: Pixels) -> float:
 
 def _noise_variance(x: Floats) -> float:
     height, width = (side // 2 * 2 for side in x.shape)
-    blocks = x[:height, :width].reshape(height // 2, 2, width // 2, 2)
-    diagonal = (
-        blocks[:, 0, :, 0] - blocks[:, 0, :, 1] - blocks[:, 1, :, 0] + blocks[:, 1, :, 1]
-    ) / 2
+    even = x[:height, :width]
+    diagonal = (even[::2, ::2] - even[::2, 1::2] - even[1::2, ::2] + even[1::2, 1::2]) / 2
     return float(np.square(np.median(np.abs(diagonal)) / 0.6745))
 
 
@@ -164,9 +162,8 @@ def artefact_mask(image: Pixels, style: Pixels) -> NDArray[np.bool_]:
     tree = scipy.spatial.KDTree(_lab(palette[None])[0])
     distance, _ = tree.query(smooth.reshape(-1, 3), distance_upper_bound=FOREIGN)
     foreign = np.isinf(distance).reshape(image.shape[:2])
-    return np.asarray(
-        scipy.ndimage.binary_opening(foreign, np.ones((SMALLEST_SPOT, SMALLEST_SPOT)))
-    )
+    spot = np.ones((SMALLEST_SPOT, SMALLEST_SPOT))
+    return np.asarray(scipy.ndimage.binary_opening(foreign, spot))
 
 
 def psnr(image: Pixels | Floats, style: Pixels | Floats) -> float:
