@@ -87,7 +87,7 @@ def planned(sweeps: dict[str, Entry], encoder: Encoder) -> Iterator[tuple[str, T
             protocol=protocols[entry.protocol],
             seeds=entry.seeds,
             size=entry.size,
-            iterations=entry.iterations[0],
+            iterations=entry.iterations[:1],
         )
     ]
     yield from sorted(found, key=lambda pair: pair[1].seed)

@@ -88,7 +88,7 @@ def sweep_seconds(execution: Execution) -> float:
         encoder=load_encoder("bundled"),
         seeds=range(SEEDS),
         size=SIZE,
-        iterations=EVALUATIONS,
+        iterations=[EVALUATIONS],
     )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

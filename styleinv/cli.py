@@ -202,7 +202,7 @@ def sweep(
             protocol=protocol,
             seeds=range(seeds),
             size=size,
-            iterations=iterations,
+            iterations=[iterations],
         )
     with _interrupts() as asked_to_stop, _cluster(workers, scheduler, threads) as cluster:
         execution = Execution(asked_to_stop, checkpoint_every, cluster)

@@ -8,12 +8,11 @@ Dask's log is not shown; its errors are raised as `InputError`. Dask comes with 
 `cluster`.
 """
 
-import itertools
 import logging
 import signal
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,25 +98,24 @@ class DaskCluster:
                     at_work.add(self.client.submit(_make, *waiting.pop(0), *order, pure=False))
                 ended = {future for future in at_work if future.done()}
                 at_work -= ended
-                yield from _results(ended)
+                yield from filter(None, (future.result() for future in ended))
                 time.sleep(LOOK_SECONDS)
         finally:
             if at_work:
                 stopped.set()
                 distributed.wait(at_work)
-        yield from _results(at_work)
+        # Workers answer None for runs that were stopped.
+        yield from filter(None, (future.result() for future in at_work))
 
-    def _check_memory(self, tasks: Iterable[Task]) -> None:
-        """Refuse more workers than the memory allows for the largest runs at the same time."""
-        needs = sorted((task.needed_memory() for task in tasks), reverse=True)
-        together = list(itertools.accumulate(needs[: len(self.client.nthreads())]))
-        available = available_memory()
-        fit = sum(need <= available for need in together)
-        if fit < len(together):
+    def _check_memory(self, tasks: Collection[Task]) -> None:
+        """Refuse more workers than the memory allows for as many runs like the largest."""
+        together = min(len(self.client.nthreads()), len(tasks))
+        need, available = max(task.needed_memory() for task in tasks), available_memory()
+        if together * need > available:
             raise InputError(
-                f"workers is {len(together)}, but {len(together)} of these runs at a time need "
-                f"about {amount(together[-1])} of memory and {amount(available)} are free; "
-                f"{fit or 'not even one'} would fit"
+                f"workers is {together}, but {together} of these runs at a time need about "
+                f"{amount(together * need)} of memory and {amount(available)} are free; "
+                f"{int(available / need) or 'not even one'} would fit"
             )
 
 
@@ -194,11 +192,6 @@ def _keep_ctrl_c_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _results(futures: Iterable[Future]) -> Iterator[Made]:
-    """The runs that were not stopped."""
-    return filter(None, (future.result() for future in futures))
 
 
 def _make(

@@ -4,7 +4,6 @@ Images are (H, W, 3), uint8. Colours are compared in CIELAB (D65), where a dista
 noticeable. If a side is longer than 1024 pixels, only its central 1024 pixels are measured.
 """
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -127,9 +126,8 @@ def colour_distance(image: Pixels, style: Pixels) -> float:
     in CIELAB units (Rabin et al. 2011). Positions of the colours have no effect. If all colours
     move by the same vector, the result is half of its length.
     """
-    directions = _directions()
     ours, theirs = (
-        np.sort(_lab(_central(x)).reshape(-1, 3) @ directions, axis=0) for x in (image, style)
+        np.sort(_lab(_central(x)).reshape(-1, 3) @ _directions(), axis=0) for x in (image, style)
     )
     return float(np.abs(ours - theirs).mean())
 
@@ -191,7 +189,6 @@ def _central(pixels: Pixels) -> Pixels:
     return pixels[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
 
 
-@functools.cache
 def _directions() -> Floats:
     """Unit vectors spread evenly over a half sphere by a Fibonacci lattice: (3, 32)."""
     k = np.arange(DIRECTIONS) + 0.5

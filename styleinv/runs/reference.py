@@ -7,15 +7,15 @@ style images are in `results/runs/styles`. They are committed and made again onl
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 
 import msgspec.yaml
 
-from styleinv.encoder import LAYERS, Encoder, load_encoder
+from styleinv.encoder import LAYERS, load_encoder
 from styleinv.errors import InputError, one_of
 from styleinv.images import load_style, save_png, to_uint8
-from styleinv.inversion import DEFAULT_SIZE, Task
+from styleinv.inversion import DEFAULT_SIZE
 from styleinv.protocol import PROTOCOLS, Protocol
 from styleinv.runs import measures, store
 from styleinv.runs.record import sealed
@@ -23,6 +23,8 @@ from styleinv.runs.store import Run
 from styleinv.runs.sweeps import HERE, Execution, Key, make_runs, plan_sweep
 
 REFERENCE, RUNS, STYLES = "reference.yml", "runs", "styles"
+# The fields of an `Entry` that are arguments of `plan_sweep`.
+GRID = ("styles", "layers", "losses", "seeds", "size", "iterations")
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,7 +120,8 @@ def make_reference_runs(
             if not path.exists():
                 save_png(load_style(style, entry.size), path)
         used = encoder if entry.encoder is None else load_encoder(entry.encoder, device=device)
-        tasks = _tasks(entry, used, protocols[entry.protocol])
+        grid = {field: getattr(entry, field) for field in GRID}
+        tasks = plan_sweep(**grid, encoder=used, protocol=protocols[entry.protocol])
         folder = file.parent / RUNS / name
         made = make_runs(tasks, folder, pictures=entry.pictures, report=report, execution=execution)
         if len(made) < len(tasks):
@@ -149,22 +152,12 @@ def reference_runs(
         if record.asked.seed == seed and budget in (None, record.asked.protocol.budget)
     }
     wanted = list(product(entry.styles, entry.layers, entry.losses))
-    missing = [key for key in wanted if key not in found]
-    if missing:
+    if missing := [key for key in wanted if key not in found]:
         raise InputError(
             f"reference sweep {name!r} lacks {len(missing)} runs, the first {missing[0]}; "
             "`styleinv sweep --reference` makes them"
         )
     return {key: store.read(found[key]) for key in wanted}
-
-
-def _tasks(entry: Entry, encoder: Encoder, protocol: Protocol) -> list[Task]:
-    grid = {name: getattr(entry, name) for name in ("styles", "layers", "losses", "seeds", "size")}
-    tasks = (
-        plan_sweep(**grid, encoder=encoder, protocol=protocol, iterations=iterations)
-        for iterations in entry.iterations
-    )
-    return list(chain.from_iterable(tasks))
 
 
 def _measure_again(folder: Path, report: Callable[[str], object]) -> None:

@@ -198,12 +198,8 @@ def obtain(
         filelock.Timeout: `stop` returned True.
     """
     path = path_of(task, folder)
-    # If there is a lock, another process is making this run, or was killed and left parts of it.
-    if not again and not _lock(path).exists() and (found := find(task, folder)) is not None:
-        return found, True
     with _claim(path, stop):
         checkpoint = task.checkpoint(path.with_suffix(SUFFIX), every)
-        # Another process may just have made it.
         if not again and (found := find(task, folder)) is not None:
             checkpoint.remove()
             return found, True

@@ -1,6 +1,5 @@
 """Many inversions, made here or on a cluster. Finished runs are kept and not made again."""
 
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from styleinv.inversion import RESULTS_VERSION, Task, plan
 from styleinv.losses import LOSSES
 from styleinv.protocol import Protocol
 from styleinv.runs import store
-from styleinv.runs.record import duration
 from styleinv.runs.store import Run
 
 if TYPE_CHECKING:  # Dask is an extra
@@ -95,7 +93,7 @@ def sweep(
         protocol=protocol,
         seeds=[seed],
         size=size,
-        iterations=iterations,
+        iterations=[iterations],
     )
     keys = list(product(map(str, styles), layers, losses))
     made = make_runs(tasks, folder, pictures=pictures, report=report, execution=execution)
@@ -111,9 +109,9 @@ def plan_sweep(
     protocol: str | Protocol = "fast",
     seeds: Sequence[int | None] = (None,),
     size: int | None = None,
-    iterations: int | None = None,
+    iterations: Sequence[int | None] = (None,),
 ) -> list[Task]:
-    """The checked tasks of a sweep, ordered by seed, style, layer and loss.
+    """The checked tasks of a sweep, ordered by seed, budget, style, layer and loss.
 
     Raises:
         InputError: an argument is not allowed; the message names it and says what is.
@@ -126,8 +124,8 @@ def plan_sweep(
     for loss in losses:
         one_of("losses", loss, tuple(LOSSES))
     planned = [
-        plan(style, encoder=encoder, protocol=protocol, size=size, iterations=iterations)
-        for style in styles
+        plan(style, encoder=encoder, protocol=protocol, size=size, iterations=budget)
+        for budget, style in product(iterations, styles)
     ]
     return [
         replace(task, seed=task.seed if seed is None else seed, layer=layer, loss=loss)
@@ -148,17 +146,11 @@ def make_runs(
     If `execution` stopped, only the runs that were finished. Arguments as in `sweep`.
     """
     runs: dict[int, Run] = {}
-    started, computed = time.monotonic(), 0
     # Whatever is raised here, closing stops the workers at once.
     with closing(_find_or_make(tasks, Path(folder), pictures, execution)) as made:
         for number, run, found in made:
             runs[number] = run
-            computed += not found
-            left = len(tasks) - len(runs)
-            # The time so far, over all workers, predicts the rest.
-            seconds = (time.monotonic() - started) / max(computed, 1) * left
-            rest = f"; about {duration(seconds)} left" if left and not found else ""
-            report(f"[{len(runs)}/{len(tasks)}] {summary(run, found)}{rest}")
+            report(f"[{len(runs)}/{len(tasks)}] {summary(run, found)}")
     return runs
 
 
@@ -217,8 +209,7 @@ def summary(run: Run, found: bool) -> str:
     cell = f"{record.style} {record.asked.layer} {record.asked.loss}"
     if found:
         return f"{cell}: kept from an earlier run"
-    reason = f"{result.not_finite} is not finite" if result.not_finite else result.stop_reason
     return (
         f"{cell}: loss {result.loss:.2g} after {result.evaluations} evaluations, "
-        f"{result.seconds:.1f} s, {reason}"
+        f"{result.seconds:.1f} s, {result.stop_reason}"
     )
