@@ -13,18 +13,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from styleinv.encoder import LAYERS
-from styleinv.errors import InputError
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
 from styleinv.protocol import (
     CHAPTER,
     CLAMPED,
     FAST,
-    PROTOCOLS,
     RELEASED,
     SCIPY,
     UNBOUNDED,
     Protocol,
-    get_protocol,
 )
 
 Loss = Callable[[Tensor], Tensor]
@@ -49,6 +46,11 @@ def stage(loss: Loss, name: str = "exact", **limits: Any) -> Stage:
 
 def run(loss: Loss, protocol: Protocol, budget: int, theta: float = 0.0, **monitor: Any) -> Minimum:
     return minimise([stage(loss)], start(), protocol, Monitor(budget, theta, **monitor))
+
+
+def valley(image: Tensor) -> Tensor:
+    """A flat one, which takes every method many steps."""
+    return (image - 0.2).pow(4).sum()
 
 
 def constant(value: float) -> Loss:
@@ -154,7 +156,7 @@ def test_callback_sees_every_iterate_and_can_stop(protocol: Protocol) -> None:
         seen.append(iterate)
         return iterate.iteration == 4
 
-    result = run(lambda x: (x - 0.2).pow(4).sum(), protocol, 100, callback=callback)
+    result = run(valley, protocol, 100, callback=callback)
     assert [iterate.iteration for iterate in seen] == [0, 1, 2, 3, 4]
     assert result.stop_reason == "stopped"
     assert result.iterations == 4
@@ -163,17 +165,15 @@ def test_callback_sees_every_iterate_and_can_stop(protocol: Protocol) -> None:
 
 @pytest.mark.parametrize("protocol", METHODS, ids=lambda p: p.method)
 def test_keeps_the_last_finite_image(protocol: Protocol) -> None:
-    calls = 0
+    calls = itertools.count(1)
 
     def objective(image: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return (image - 0.2).pow(4).sum() * (float("nan") if calls > 3 else 1.0)
+        return valley(image) * (math.nan if next(calls) > 3 else 1.0)
 
     result = run(objective, protocol, 100)
     assert result.stop_reason == "not finite"
     assert math.isfinite(result.loss)
-    assert (result.image - 0.2).pow(4).sum().item() == pytest.approx(result.loss)
+    assert valley(result.image).item() == pytest.approx(result.loss)
 
 
 def test_stages_follow_each_other() -> None:
@@ -209,17 +209,13 @@ def test_nothing_to_descend() -> None:
 
 def test_steps_that_round_to_nothing_end_the_run() -> None:
     """On a plateau of float32 no step changes the loss: stalled, not at the budget's end."""
-
-    def plateau(image: Tensor) -> Tensor:
-        return 1 + 1e-2 * (image.float() - 0.2).square().sum()
-
-    result = run(plateau, FAST, 3000)
+    result = run(lambda x: 1 + 1e-2 * (x.float() - 0.2).square().sum(), FAST, 3000)
     assert result.stop_reason == "stalled"
     assert result.evaluations < 300
 
 
 def test_a_stage_keeps_to_its_share() -> None:
-    hard = [stage(lambda x: (x - 0.2).pow(4).sum(), name, budget=7) for name in "ab"]
+    hard = [stage(valley, name, budget=7) for name in "ab"]
     result = minimise([*hard, stage(constant(1.0), "c")], start(), FAST, Monitor(20, 0.0))
     ends = {point.stage: point.evaluations for point in result.trace}
     assert ends["a"] <= 7
@@ -247,13 +243,12 @@ def test_projected_l_bfgs_finds_the_bounded_minimum(seed: int) -> None:
 
 
 def test_trace_is_log_spaced_and_ends_at_the_end() -> None:
-    trace = run(constant(1.0), CHAPTER.limited_to(2000), 2000).trace
-    iterations = [point.iteration for point in trace]
+    result = run(constant(1.0), CHAPTER.limited_to(2000), 2000)
+    iterations = [point.iteration for point in result.trace]
     assert iterations[:21] == list(range(21))
     assert iterations[-1] == 2000
     assert iterations == sorted(set(iterations))
     assert len(iterations) < 130
-    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(trace))
 
 
 def test_unbounded_l_bfgs_pays_when_its_image_is_clamped() -> None:
@@ -266,30 +261,15 @@ def test_unbounded_l_bfgs_pays_when_its_image_is_clamped() -> None:
 
 @pytest.mark.parametrize("protocol", [FAST, SCIPY, UNBOUNDED, CLAMPED], ids=lambda p: p.name)
 def test_l_bfgs_keeps_to_budget_and_theta(protocol: Protocol) -> None:
-    evaluated = 0
+    evaluated: list[bool] = []
 
-    def valley(image: Tensor) -> Tensor:
-        nonlocal evaluated
-        evaluated += image.requires_grad  # the last look at PyTorch's image takes no gradient
-        return (image - 0.2).pow(4).sum()
+    def objective(image: Tensor) -> Tensor:
+        evaluated.append(image.requires_grad)  # the last look at PyTorch's image takes no gradient
+        return valley(image)
 
-    short = run(valley, protocol, 7)
-    assert (short.stop_reason, short.evaluations, evaluated) == ("budget", 7, 7)
+    short = run(objective, protocol, 7)
+    assert (short.stop_reason, short.evaluations, sum(evaluated)) == ("budget", 7, 7)
     long = run(valley, protocol, 500, theta=1e-5)
     assert long.stop_reason == "theta"
     assert long.loss < 1e-5
     assert valley(long.image).item() == pytest.approx(long.loss)
-
-
-def test_refuses() -> None:
-    with pytest.raises(InputError, match=r"protocol is 'slow'.*chapter, released, fast"):
-        get_protocol("slow")
-    with pytest.raises(InputError, match="iterations is 0, but must be a whole number from 1"):
-        FAST.limited_to(0)
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_limited_protocols_have_no_extra_rounds(name: str) -> None:
-    limited = get_protocol(name).limited_to(12)
-    assert limited.budget("gram", "relu_1_1") == limited.budget("mmd", "relu_2_2") == 12
-    assert limited.extra_rounds == 0
