@@ -151,9 +151,6 @@ def test_what_cannot_be_run_is_said(page: "Page") -> None:
     page.get_by_role("textbox", name="Weights file").fill("absent.safetensors")
     button(page, "Start").click()
     expect_message(page, "^Encoder 'absent.safetensors' is neither an existing")
-    page.get_by_label("Size in pixels").fill("")
-    button(page, "Start").click()
-    expect_message(page, "^Size is None, but must be a whole number")
 
 
 def test_pairs_that_are_drawn_anew_are_for_adam(page: "Page") -> None:
