@@ -133,10 +133,7 @@ def test_says_that_a_protocol_has_no_checkpoints(run: Run) -> None:
     assert "start from the beginning: protocol 'scipy' has no checkpoints" in said
 
 
-def test_help_names_what_can_be_chosen(run: Run) -> None:
-    text = " ".join(run("invert", "--help")[1].split())
-    for word in ("relu_2_2", "moment-4", "vgg19", "chapter", "bundled:NAME", "Example:", "Ctrl-C"):
-        assert word in text
+def test_lists_what_can_be_chosen(run: Run) -> None:
     assert "bundled:strokes" in run("styles")[1]
     assert "vgg19" in run("encoders")[1]
 
