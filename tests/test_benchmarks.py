@@ -10,7 +10,7 @@ import full
 import pytest
 from first_picture import first_picture
 from released import ReleasedAlgorithm
-from ways import LOSSES, convolutions_alone, gflop, in_bfloat16
+from ways import LOSSES, gflop, in_bfloat16
 
 from styleinv.encoder import LAYERS, Encoder
 from styleinv.inversion import noise_image, plan
@@ -39,7 +39,6 @@ def test_counts_the_work_of_the_convolutions() -> None:
     """At 256 x 256 by hand: forward 0.23, 5.06, 7.47 and 12.3 GFLOP, the gradient as much again."""
     found = [gflop(256, layer) / 2 for layer in LAYERS]
     assert found == pytest.approx([0.23, 5.06, 7.47, 12.3], rel=0.02)
-    convolutions_alone(16, "relu_2_2")()
 
 
 def test_half_precision_runs(bundled: Encoder) -> None:
