@@ -21,10 +21,6 @@ from voila.app import Voila
 from styleinv.errors import InputError, whole_number
 
 HOST = "127.0.0.1"
-TEMPLATE = Path(__file__).parent / "voila"
-# Waiting threads leave the cores to the browser, which draws during the run. On shared cores, that
-# makes a run many times as fast.
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 # The page's own scripts; other extensions that may be installed are not loaded.
 EXTENSIONS = [
     "anywidget",
@@ -51,13 +47,15 @@ def serve(out: Path, references: Path, port: int, opened: Callable[[str], object
     # Tornado warns about the way Jupyter uses it.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="styleinv-live-") as folder:
-        # Kernels inherit both; what they leave behind is removed with the folder.
-        os.environ.update(WAITING, TMPDIR=folder)
+        # Kernels inherit both. Waiting threads leave the cores to the browser, which draws during
+        # the run: on shared cores, that makes a run many times as fast. What kernels leave behind
+        # is removed with the folder.
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", TMPDIR=folder)
         notebook = Path(folder) / "live.ipynb"
         _write_notebook(notebook, out.absolute(), references.absolute())
         server = Voila(config=_config(folder, port), notebook_path=str(notebook))
         server.initialize(argv=[])
-        server.template_paths.insert(0, str(TEMPLATE))
+        server.template_paths.insert(0, str(Path(__file__).with_name("voila")))
         IOLoop.current().add_callback(opened, f"http://{HOST}:{port}/")
         server.start()
 

@@ -69,10 +69,6 @@ class Attempt:
             self.points.pop()
         self.points.append((iterate.evaluations, iterate.loss))
 
-    def rate(self) -> float | None:
-        """Iterations per second of computing time; None before the first one."""
-        return self.iteration / self.seconds if self.iteration and self.seconds else None
-
     def seconds_left(self) -> float | None:
         """Computing time until the budget is used up, at the speed so far; theta may come earlier.
 

@@ -67,8 +67,7 @@ class View:
     def __init__(self, session: Session, references: References) -> None:
         self.session, self.references = session, references
         # For each attempt, the last picture that was measured, and its measures.
-        self._measured: WeakKeyDictionary[Attempt, tuple[Pixels, dict[str, str]]]
-        self._measured = WeakKeyDictionary()
+        self._measured = WeakKeyDictionary[Attempt, tuple[Pixels, dict[str, str]]]()
         self._next_measure = 0.0
 
     def look(self) -> tuple[dict[str, Any], list[Pixels | None], Pixels | None]:
@@ -93,8 +92,7 @@ class View:
     def _phase(self, attempts: Sequence[Attempt]) -> str:
         if not self.session.is_alive():
             return "ended" if attempts else "idle"
-        going = ("running", "paused")
-        return next((a.phase for a in attempts if a.phase in going), "loading")
+        return next((a.phase for a in attempts if a.phase in ("running", "paused")), "loading")
 
     def _run(self, attempt: Attempt, attempts: Sequence[Attempt]) -> dict[str, Any]:
         task, layer, loss = attempt.task, attempt.asked_for["layer"], attempt.asked_for["loss"]
@@ -142,12 +140,11 @@ def _numbers(attempt: Attempt) -> dict[str, str]:
     if not attempt.points:
         return {}
     evaluations, loss = attempt.points[-1]
-    rate, left = attempt.rate(), attempt.seconds_left()
+    left = attempt.seconds_left()
     return {
         "loss": f"{loss:.3g}",
         "iterations": f"{attempt.iteration:,}",
         "evaluations": f"{evaluations:,}",
-        "iterations/s": "" if rate is None else f"{rate:.1f}",
         "time": duration(attempt.seconds),
         "time left": "" if left is None else f"≤ {duration(left)}",
     }
