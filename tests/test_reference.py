@@ -114,7 +114,6 @@ def test_names_what_is_missing_or_altered(made: Path) -> None:
         b"[1, 2",
         b"sweeps: {}",
         b"encoder_sha256: a\nsweeps: {x: {styles: [], losses: [], colour: red}}",
-        b"encoder_sha256: a\nsweeps: {x: {styles: a.png, losses: []}}",
         b"encoder_sha256: 2026-13-01",
         b"\xff\xfe\x00",
     ],
