@@ -47,7 +47,7 @@ class Checkpoint:
     every: float = DEFAULT_SECONDS
 
     def __post_init__(self) -> None:
-        checked_seconds("every", self.every)
+        check_seconds("every", self.every)
         if self.path.suffix != SUFFIX or (self.path.exists() and not self.path.is_file()):
             raise InputError(
                 f"checkpoint is {str(self.path)!r}, but must be a file whose name ends in {SUFFIX}"
@@ -130,10 +130,9 @@ def _made_with() -> str:
     return f"PyTorch {torch.__version__} and {torch.get_num_threads()} threads"
 
 
-def checked_seconds(argument: str, value: float) -> float:
-    """Return `value` if it is a valid number of seconds between two checkpoints."""
+def check_seconds(argument: str, value: float) -> None:
+    """Refuse what is no valid number of seconds between two checkpoints."""
     if not 0 <= value <= MOST_SECONDS:
         raise InputError(
             f"{argument} is {value}, but must be a number of seconds from 0 to {MOST_SECONDS:,.0f}"
         )
-    return value

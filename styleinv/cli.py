@@ -23,7 +23,7 @@ from rich.progress import Progress
 from typer import Argument, Option
 
 from styleinv import __version__
-from styleinv.checkpoint import DEFAULT_SECONDS, checked_seconds
+from styleinv.checkpoint import DEFAULT_SECONDS, check_seconds
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
 from styleinv.errors import InputError, one_line, whole_number
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
@@ -104,7 +104,7 @@ def invert(
     After a crash, it continues from the last checkpoint, which is beside the record (`scipy`,
     `unbounded` and `clamped` have none).
     """
-    checked_seconds("checkpoint-every", checkpoint_every)
+    check_seconds("checkpoint-every", checkpoint_every)
     task = plan(
         style,
         layer=layer,
@@ -191,7 +191,7 @@ def sweep(
 
     if (reference is None) == (not style):
         raise InputError("sweep needs either --style, once or more, or --reference")
-    checked_seconds("checkpoint-every", checkpoint_every)
+    check_seconds("checkpoint-every", checkpoint_every)
     if reference is None:
         _check_writable(out)
         tasks = plan_sweep(

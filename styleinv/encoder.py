@@ -136,22 +136,18 @@ class Encoder(nn.Module):
             digest.update(tensor.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
 
-    def forward(self, images: Tensor, layer: str, rectify_last: bool = True) -> Tensor:
-        """Compute the features of `layer`, see `Encoder`."""
+    def forward(self, images: Tensor, layer: str, rectified: bool = True) -> Tensor:
+        """Compute the features of `layer`, see `Encoder`, or the inputs of its ReLU.
+
+        A feature map that is zero everywhere passes no gradient on; the input of its ReLU does.
+        """
         depth = LAYERS.index(one_of("layer", layer, LAYERS))
         x = F.conv2d(images, self.input_weight, self.input_bias)
         for index, conv in enumerate(self.convs[: depth + 1]):
             if index == 2:
                 x = F.max_pool2d(x, 2, ceil_mode=self.layout.ceil_pool)
-            x = conv(x, rectify=rectify_last or index < depth)
+            x = conv(x, rectify=rectified or index < depth)
         return x
-
-    def pre_activations(self, images: Tensor, layer: str) -> Tensor:
-        """Compute the input of the layer's ReLU, whose output the features are.
-
-        A feature map that is zero everywhere passes no gradient on; its pre-activations do.
-        """
-        return self.forward(images, layer, rectify_last=False)
 
 
 def _weight_and_bias(state: Mapping[str, Tensor], key: str | None) -> tuple[Tensor, Tensor]:
@@ -189,8 +185,6 @@ def load_encoder(
         InputError: the source is unknown, unreachable, damaged, or the device is absent.
     """
     target = _usable_device(device)
-    if dtype not in FLOATS:
-        raise InputError(f"dtype is {dtype!r}, but must be one of: {_listed(FLOATS)}")
     if source == "bundled":
         encoder = _from_file(BUNDLED_WEIGHTS, source)
     elif source == "vgg19":
@@ -236,10 +230,9 @@ def _vgg19() -> Encoder:
                 VGG19_URL, progress=sys.stderr.isatty(), check_hash=True, weights_only=True
             )
     except Exception as error:  # the network, the disk or a damaged file can raise anything
-        reason = getattr(error, "reason", error)  # urllib wraps an error in another
         raise InputError(
             f"encoder 'vgg19' cannot be downloaded from {VGG19_URL} to {torch.hub.get_dir()!r}, or "
-            f"not be read there: {reason}; 'bundled', 'random' and the path of a weights file need "
+            f"not be read there: {error}; 'bundled', 'random' and the path of a weights file need "
             "no download"
         ) from error
     return _from_state("vgg19", "vgg19", state)

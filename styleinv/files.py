@@ -3,7 +3,7 @@
 import glob
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,27 +36,21 @@ def write_together(writes: Mapping[Path, Write]) -> None:
     Raises:
         InputError: a folder cannot be made, or a file cannot be written.
     """
-    with ExitStack() as parts:
-        written = {path: parts.enter_context(_part(path, write)) for path, write in writes.items()}
-        for path, part in written.items():
+    parts = {path: path.with_name(f".{path.name}.{uuid4().hex[:8]}") for path in writes}
+    try:
+        for path, part in parts.items():
+            make_folder(path.parent)
+            with _naming(path):
+                writes[path](part)
+                with part.open("rb") as file:  # if the power fails, no name without its content
+                    os.fsync(file.fileno())
+        for path, part in parts.items():
             with _naming(path):
                 os.replace(part, path)
-
-
-@contextmanager
-def _part(path: Path, write: Write) -> Iterator[Path]:
-    """Write a new file beside `path`, and remove it at the end unless it was moved away."""
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    make_folder(path.parent)
-    try:
-        with _naming(path):
-            write(part)
-            with part.open("rb") as file:  # if the power fails, no name without its content
-                os.fsync(file.fileno())
-        yield part
     finally:
-        with suppress(OSError):  # a failure here would hide the error that led to it
-            part.unlink()
+        for part in parts.values():
+            with suppress(OSError):  # a failure here would hide the error that led to it
+                part.unlink()
 
 
 def remove_parts(*paths: Path) -> None:

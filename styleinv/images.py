@@ -15,9 +15,7 @@ from torch import Tensor
 
 from styleinv.errors import InputError, nearest, one_line, one_of, whole_number
 from styleinv.files import write_atomically
-from styleinv.styles import LARGEST_SIZE, PAINTED, PHOTOGRAPHS, SMALLEST_SIZE, paint, photograph
-
-MIN_SIZE, MAX_SIZE = SMALLEST_SIZE, LARGEST_SIZE
+from styleinv.styles import MAX_SIZE, MIN_SIZE, PAINTED, PHOTOGRAPHS, paint, photograph
 
 Fit = Literal["crop", "keep"]
 Pixels = NDArray[np.uint8]  # (H, W, 3), 0 to 255
@@ -63,13 +61,9 @@ def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor
     whole_number("size", size, MIN_SIZE, MAX_SIZE)
     one_of("fit", fit, ("crop", "keep"))
     text = str(source)
-    notes: list[str] = []
     if text.startswith(BUNDLED):
         return _to_tensor(paint(text.removeprefix(BUNDLED), size))
-    if text.startswith(SCIKIT_IMAGE):
-        picture = Image.fromarray(photograph(text.removeprefix(SCIKIT_IMAGE)))
-    else:
-        picture, notes = _open(text)
+    picture, notes = _open(text)
     if min(picture.size) < size:
         notes.append(f"its shorter side of {min(picture.size)} pixels is enlarged to {size}")
     resized = _resize(picture, size, fit, text)
@@ -81,10 +75,8 @@ def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor
 def short_name(source: str | Path) -> str:
     """The name of a style in figures: what follows the prefix, or the stem of the file."""
     text = str(source)
-    for prefix in (BUNDLED, SCIKIT_IMAGE):
-        if text.startswith(prefix):
-            return text.removeprefix(prefix)
-    return Path(text).stem
+    is_named = text.startswith((BUNDLED, SCIKIT_IMAGE))
+    return text.partition(":")[2] if is_named else Path(text).stem
 
 
 def public_name(source: str | Path) -> str:
@@ -142,7 +134,9 @@ def _most_pixels() -> int:
 
 
 def _open(name: str) -> tuple[Image.Image, list[str]]:
-    """Read the picture in a file as 8-bit RGB, with notes on what was done to it."""
+    """Read a photograph or a file as 8-bit RGB, with notes on what was done to it."""
+    if name.startswith(SCIKIT_IMAGE):
+        return Image.fromarray(photograph(name.removeprefix(SCIKIT_IMAGE))), []
     if not os.path.isfile(name):  # reading from a pipe, for one, might never end
         raise InputError(
             f"image {name!r} is not an existing file (a folder, a pipe or a URL cannot be read), "
@@ -197,10 +191,6 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _to_8_bits(picture: Image.Image) -> Image.Image:
     deep = np.asarray(picture)
-    if picture.mode == "F" or deep.min() < 0 or deep.max() > 65535:
-        raise ValueError("it has neither 8 nor 16 bits per channel")
-    grey = Image.fromarray((deep / np.float32(257)).round().astype(np.uint8))
-    if "transparency" in picture.info:  # one of the 16-bit levels
-        opaque = deep != picture.info["transparency"]
-        grey.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
-    return grey
+    if picture.mode == "F" or picture.has_transparency_data or deep.min() < 0 or deep.max() > 65535:
+        raise ValueError("its levels must be opaque and of 8 or 16 bits")
+    return Image.fromarray((deep / np.float32(257)).round().astype(np.uint8))

@@ -16,12 +16,12 @@ from torch import Tensor
 from styleinv.checkpoint import DEFAULT_SECONDS, Checkpoint
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
-from styleinv.images import MIN_SIZE, Fit, load_style, public_name, short_name
+from styleinv.images import Fit, load_style, public_name, short_name
 from styleinv.losses import ALPHA, LOSSES, MOMENT_NAMES, REDRAWN, WITH_ALPHA, StyleLoss, make_loss
 from styleinv.memory import check_memory, needed_memory, reuse_freed_memory
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
 from styleinv.protocol import Protocol, Warmup, get_protocol
-from styleinv.styles import LARGEST_SEED
+from styleinv.styles import LARGEST_SEED, MIN_SIZE
 
 DEFAULT_SIZE = 256
 
@@ -50,7 +50,6 @@ class Task:
     alpha: float = ALPHA
 
     def __post_init__(self) -> None:
-        whole_number("seed", self.seed, 0, LARGEST_SEED)
         if not 0 < self.alpha < math.inf:
             raise InputError(f"alpha is {self.alpha}, but must be a number greater than 0")
         if self.alpha != ALPHA and self.loss not in WITH_ALPHA:
@@ -164,11 +163,11 @@ class Task:
 
     def _warm_up(self, warmup: Warmup, target: Tensor, exact: StyleLoss) -> Stage:
         """A stage that descends another loss; both come from one pass through the encoder."""
-        encode = self.encoder.pre_activations if warmup.before_relu else self.encoder
-        descended = warmup.make(encode(target, self.layer), convention=self.protocol.convention)
+        encode = partial(self.encoder, layer=self.layer, rectified=not warmup.before_relu)
+        descended = warmup.make(encode(target), convention=self.protocol.convention)
 
         def objective(image: Tensor) -> tuple[Tensor, Tensor]:
-            features = encode(image, self.layer)
+            features = encode(image)
             loss = descended(features)
             with torch.no_grad():
                 return loss, exact(features.relu() if warmup.before_relu else features)

@@ -16,7 +16,7 @@ floating dtype. Two conventions:
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,7 @@ from torch import Tensor, nn
 from styleinv import fused
 from styleinv.errors import InputError, one_of
 
-CONVENTIONS = ("chapter", "released")
 Convention = Literal["chapter", "released"]
-Pairing = Literal["adjacent", "random"]
-NegativePsi = Literal["absolute", "as printed"]
 
 # The kernel width of the MMD (released code).
 ALPHA = 0.1
@@ -112,7 +109,7 @@ class StyleLoss(nn.Module):
 
     def __init__(self, style_features: Tensor, convention: Convention) -> None:
         super().__init__()
-        self.convention = one_of("convention", convention, CONVENTIONS)
+        self.convention = one_of("convention", convention, get_args(Convention))
         self.channels = check_features(style_features).shape[1]
 
     def check(self, noise_features: Tensor) -> Tensor:
@@ -205,7 +202,7 @@ class MomentLoss(StyleLoss):
         style_features: Tensor,
         n_moments: int,
         convention: Convention = "chapter",
-        negative_psi: NegativePsi = "absolute",
+        negative_psi: Literal["absolute", "as printed"] = "absolute",
         compressed: bool = False,
     ) -> None:
         super().__init__(style_features, convention)
@@ -383,7 +380,7 @@ class MMDLoss(StyleLoss):
         self,
         style_features: Tensor,
         alpha: float = ALPHA,
-        pairing: Pairing = "adjacent",
+        pairing: Literal["adjacent", "random"] = "adjacent",
         convention: Convention = "chapter",
         seed: int = 0,
     ) -> None:
@@ -413,10 +410,7 @@ class MMDLoss(StyleLoss):
 
 LOSSES: dict[str, Callable[..., StyleLoss]] = {
     "gram": GramLoss,
-    "moment-1": partial(MomentLoss, n_moments=1),
-    "moment-2": partial(MomentLoss, n_moments=2),
-    "moment-3": partial(MomentLoss, n_moments=3),
-    "moment-4": partial(MomentLoss, n_moments=4),
+    **{f"moment-{n}": partial(MomentLoss, n_moments=n) for n in (1, 2, 3, 4)},
     "mmd": MMDLoss,
     "mmd-random": partial(MMDLoss, pairing="random"),
     "mmd-vector": VectorMMDLoss,

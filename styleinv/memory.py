@@ -4,7 +4,6 @@ import ctypes
 import math
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,13 +22,6 @@ _BYTES_PER_PIXEL = {
     "sliced-wasserstein": (10500, 5400),
     "central-moments": (5000, 5200),
 }
-
-# Where cgroups of version 2 and version 1 report a container's memory: the folder, the files of the
-# limit and of the usage, and the name of the file cache, which the kernel frees when needed.
-_CGROUPS = (
-    (".", "memory.max", "memory.current", "inactive_file"),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
 
 # Parameters of glibc's mallopt (malloc.h) and their values: the kernel gives no block separately
 # (M_MMAP_MAX) and gets none back (M_TRIM_THRESHOLD), and all threads share one arena, so that each
@@ -50,19 +42,20 @@ def needed_memory(height: int, width: int, layer: str, loss: str, itemsize: int 
 def available_memory(root: Path = Path("/")) -> float:
     """How many bytes this process could still take.
 
-    On Linux, this is what the kernel calls available, or what a container's limit leaves (Binder
-    has 2 GB). On macOS it is all the memory of the machine, used or not. The kernel's files are
-    read below `root`.
+    On Linux, this is what the kernel calls available, or what a container's limit leaves (cgroup
+    v2; Binder has 2 GB). On macOS it is all the memory of the machine, used or not. The kernel's
+    files are read below `root`.
     """
-    known = [
+    group = root / "sys" / "fs" / "cgroup"
+    # The kernel gives the file cache back when memory is needed.
+    cache = _number(group / "memory.stat", "inactive_file", 0)
+    return min(
         float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")),
         1024 * _number(root / "proc" / "meminfo", "MemAvailable:", math.inf),
-    ]
-    for folder, limit, usage, cache in _CGROUPS:
-        group = root / "sys" / "fs" / "cgroup" / folder
-        used = _number(group / usage, "", 0) - _number(group / "memory.stat", cache, 0)
-        known.append(_number(group / limit, "", math.inf) - used)
-    return min(known)
+        _number(group / "memory.max", "", math.inf)
+        - _number(group / "memory.current", "", 0)
+        + cache,
+    )
 
 
 def _number(file: Path, name: str, otherwise: float) -> float:
@@ -105,7 +98,7 @@ def reuse_freed_memory() -> Iterator[None]:
     that costs more than the arithmetic of a loss. Another C library is left as it is.
     """
     with ExitStack() as at_the_end:
-        if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        if hasattr(library := ctypes.CDLL(None), "malloc_trim"):
             for parameter, value in _KEEP_FREED:
                 library.mallopt(parameter, value)
             at_the_end.callback(library.malloc_trim, 0)

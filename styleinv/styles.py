@@ -23,7 +23,7 @@ from styleinv.errors import InputError, one_of, whole_number
 Floats = NDArray[np.floating]
 Painter = Callable[[int, float, Floats, np.random.Generator], Floats]
 
-SMALLEST_SIZE, LARGEST_SIZE = 16, 4096
+MIN_SIZE, MAX_SIZE = 16, 4096
 LARGEST_SEED = 2**63 - 1
 SMALLEST_STRUCTURE = 2
 
@@ -388,7 +388,7 @@ def paint(
         InputError: An argument is outside of what is allowed above.
     """
     style = PAINTED[one_of("name of the painted style", name, tuple(PAINTED))]
-    whole_number("size", size, SMALLEST_SIZE, LARGEST_SIZE)
+    whole_number("size", size, MIN_SIZE, MAX_SIZE)
     whole_number("seed", seed, 0, LARGEST_SEED)
     default = min(style.structure, size)
     length = _checked_structure(default if structure is None else structure, size)

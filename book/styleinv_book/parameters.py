@@ -16,8 +16,8 @@ from nbformat import NotebookNode
 
 from styleinv.encoder import load_encoder
 from styleinv.errors import InputError, one_of, shorten, whole_number
-from styleinv.images import MIN_SIZE, load_style
-from styleinv.styles import LARGEST_SEED
+from styleinv.images import load_style
+from styleinv.styles import LARGEST_SEED, MIN_SIZE
 
 
 def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, Any]:

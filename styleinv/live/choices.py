@@ -5,11 +5,11 @@ from typing import Any
 
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of, whole_number
-from styleinv.images import MAX_SIZE, MIN_SIZE, STYLE_NAMES
+from styleinv.images import STYLE_NAMES
 from styleinv.live.labels import title_of
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
 from styleinv.protocol import PROTOCOLS
-from styleinv.styles import LARGEST_SEED
+from styleinv.styles import LARGEST_SEED, MAX_SIZE, MIN_SIZE
 
 ENCODERS = {
     "bundled": "bundled",
