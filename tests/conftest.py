@@ -105,6 +105,16 @@ def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class Trap:
+    """What a pickle can do to those who load it without care: here, it makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.target,)
+
+
 def wait_for(condition: Callable[[], Any]) -> Any:
     """What the condition returns as soon as that is true."""
     last = time.monotonic() + PATIENCE

@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from styleinv import InputError, cli
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Trap
 
 # MANY stands for a million x, PORT for a port that is taken.
 COMMANDS = {
@@ -72,16 +72,6 @@ COMMANDS = {
     # --- no such thing
     "draw": "No such command 'draw'",
 }
-
-
-class Trap:
-    """What a pickle can do to those who load it without care: here, it makes a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.target,)
 
 
 def make_images(folder: Path) -> None:

@@ -35,7 +35,6 @@ def test_the_estimate_is_near_what_is_measured() -> None:
 
 def test_available_memory(tmp_path: Path) -> None:
     """The kernel's word, or the limit of a container, without the cache that it gives back."""
-
     assert memory.available_memory(tmp_path) > 1e8  # where the kernel says nothing
     group = "sys/fs/cgroup/memory"
     for file, content, expected in [
@@ -44,9 +43,6 @@ def test_available_memory(tmp_path: Path) -> None:
         (f"{group}.max", "max\n", 2_048_000),
         (f"{group}.max", "1500\n", 1000),
         (f"{group}.stat", "anon 7\ninactive_file 300\nactive_file 9\n", 1300),
-        (f"{group}/memory.limit_in_bytes", "1200\n", 1200),
-        (f"{group}/memory.usage_in_bytes", "1000\n", 200),
-        (f"{group}/memory.stat", "cache 9\ntotal_inactive_file 50\n", 250),
     ]:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(content)
