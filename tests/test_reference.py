@@ -88,13 +88,10 @@ def test_replaces_what_an_older_version_has_made_or_measured(
     assert not path.exists()
 
 
-def test_leaves_sweeps_of_other_protocols_out(file: Path) -> None:
-    lines: list[str] = []
-    others = {name: x for name, x in PROTOCOLS.items() if name != "fast"}
-    assert make_reference_runs(file, "bundled", report=lines.append, protocols=others)
-    assert lines == [
-        f"Sweep {name} is left out: its protocol fast is not known here" for name in SWEEPS
-    ]
+def test_a_protocol_that_is_not_known(file: Path) -> None:
+    others = {name: protocol for name, protocol in PROTOCOLS.items() if name != "fast"}
+    with pytest.raises(InputError, match=r"protocol of sweep \w+ is 'fast', but must be one of"):
+        make_reference_runs(file, "bundled", protocols=others)
 
 
 def test_names_what_is_missing_or_altered(made: Path) -> None:

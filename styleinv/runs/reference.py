@@ -95,13 +95,13 @@ def make_reference_runs(
         encoder_file: the weights that the file names.
         report: called with one line of text per finished run.
         execution: how and where the runs are made.
-        protocols: the protocols by name. Sweeps with another protocol are left out.
+        protocols: the protocols by name.
 
     Returns:
-        whether the runs of all other sweeps are there; False if `execution` stopped.
+        whether all runs are there; False if `execution` stopped.
 
     Raises:
-        InputError: the weights are not those that the file names, or the file cannot be read.
+        InputError: the file cannot be read, names an unknown protocol, or names other weights.
     """
     reference = read_reference(file)
     encoder = load_encoder(encoder_file, device=device)
@@ -111,9 +111,7 @@ def make_reference_runs(
             f"{str(file)!r} need {reference.encoder_sha256[:12]}"
         )
     for name, entry in reference.sweeps.items():
-        if entry.protocol not in protocols:
-            report(f"Sweep {name} is left out: its protocol {entry.protocol} is not known here")
-            continue
+        protocol = protocols[one_of(f"protocol of sweep {name}", entry.protocol, tuple(protocols))]
         report(f"Sweep {name}")
         for style in entry.styles:
             path = file.parent / RUNS / STYLES / store.style_file_name(style, entry.size)
@@ -121,7 +119,7 @@ def make_reference_runs(
                 save_png(load_style(style, entry.size), path)
         used = encoder if entry.encoder is None else load_encoder(entry.encoder, device=device)
         grid = {field: getattr(entry, field) for field in GRID}
-        tasks = plan_sweep(**grid, encoder=used, protocol=protocols[entry.protocol])
+        tasks = plan_sweep(**grid, encoder=used, protocol=protocol)
         folder = file.parent / RUNS / name
         made = make_runs(tasks, folder, pictures=entry.pictures, report=report, execution=execution)
         if len(made) < len(tasks):

@@ -1,5 +1,6 @@
 """Many inversions, made here or on a cluster. Finished runs are kept and not made again."""
 
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from styleinv.inversion import RESULTS_VERSION, Task, plan
 from styleinv.losses import LOSSES
 from styleinv.protocol import Protocol
 from styleinv.runs import store
+from styleinv.runs.record import duration
 from styleinv.runs.store import Run
 
 if TYPE_CHECKING:  # Dask is an extra
@@ -119,10 +121,9 @@ def plan_sweep(
     for name, values in (("styles", styles), ("layers", layers), ("losses", losses)):
         if not values:
             raise InputError(f"{name} is empty, but must name at least one")
-    for layer in layers:
-        one_of("layers", layer, LAYERS)
-    for loss in losses:
-        one_of("losses", loss, tuple(LOSSES))
+    for name, values, allowed in (("layers", layers, LAYERS), ("losses", losses, tuple(LOSSES))):
+        for value in values:
+            one_of(name, value, allowed)
     planned = [
         plan(style, encoder=encoder, protocol=protocol, size=size, iterations=budget)
         for budget, style in product(iterations, styles)
@@ -146,11 +147,16 @@ def make_runs(
     If `execution` stopped, only the runs that were finished. Arguments as in `sweep`.
     """
     runs: dict[int, Run] = {}
+    began, computed = time.monotonic(), 0
     # Whatever is raised here, closing stops the workers at once.
     with closing(_find_or_make(tasks, Path(folder), pictures, execution)) as made:
         for number, run, found in made:
             runs[number] = run
-            report(f"[{len(runs)}/{len(tasks)}] {summary(run, found)}")
+            computed += not found
+            left = len(tasks) - len(runs)
+            seconds = (time.monotonic() - began) / max(computed, 1) * left
+            rest = f"; about {duration(seconds)} left" if computed and left else ""
+            report(f"[{len(runs)}/{len(tasks)}] {summary(run, found)}{rest}")
     return runs
 
 
