@@ -191,6 +191,10 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _to_8_bits(picture: Image.Image) -> Image.Image:
     deep = np.asarray(picture)
-    if picture.mode == "F" or picture.has_transparency_data or deep.min() < 0 or deep.max() > 65535:
-        raise ValueError("its levels must be opaque and of 8 or 16 bits")
-    return Image.fromarray((deep / np.float32(257)).round().astype(np.uint8))
+    if picture.mode == "F" or deep.min() < 0 or deep.max() > 65535:
+        raise ValueError("its levels must be of 8 or 16 bits")
+    grey = Image.fromarray((deep / np.float32(257)).round().astype(np.uint8))
+    if picture.has_transparency_data:  # one of the 16-bit levels
+        transparent = deep == picture.info["transparency"]
+        grey.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
+    return grey
