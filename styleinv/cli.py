@@ -209,15 +209,13 @@ def sweep(
         if reference is None:
             complete = len(make_runs(tasks, out, report=_report, execution=execution)) == len(tasks)
         else:
-            from styleinv_book.ablation import ABLATION
+            from styleinv_book.ablation import KNOWN
 
-            known = PROTOCOLS | ABLATION
-            complete = make_reference_runs(reference, encoder, device, _report, execution, known)
+            complete = make_reference_runs(reference, encoder, device, _report, execution, KNOWN)
     if not complete:
         _report(GOES_ON)
         raise typer.Exit(130)
-    if reference is None:
-        print(out)
+    print(out if reference is None else reference.with_name("runs"))
 
 
 def _cluster(

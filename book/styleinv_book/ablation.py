@@ -13,7 +13,15 @@ from torch import Tensor
 
 from styleinv.encoder import LAYERS
 from styleinv.losses import LOSSES, Convention, HistogramLoss, MomentLoss
-from styleinv.protocol import FAST, FOUR_MOMENTS, QUANTILES, THREE_MOMENTS, Protocol, Warmup
+from styleinv.protocol import (
+    FAST,
+    FOUR_MOMENTS,
+    PROTOCOLS,
+    QUANTILES,
+    THREE_MOMENTS,
+    Protocol,
+    Warmup,
+)
 
 
 class RawMomentLoss(MomentLoss):
@@ -87,3 +95,5 @@ ABLATION = {
         _ablated("n4-behind-relu", _BEHIND_RELU, FOUR_MOMENTS),
     )
 }
+# The protocols of all reference runs.
+KNOWN = PROTOCOLS | ABLATION

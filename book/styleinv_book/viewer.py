@@ -23,11 +23,10 @@ from styleinv.losses import LOSSES
 from styleinv.protocol import PROTOCOLS
 from styleinv.runs import store
 from styleinv.runs.record import Asked, Record, TracePoint, budget_of
-from styleinv_book.ablation import ABLATION
+from styleinv_book.ablation import KNOWN
 from styleinv_book.rendering import render
 
 CURVE_POINTS = 60
-KNOWN = PROTOCOLS | ABLATION
 SCRIPTS = (Path(live.__file__).with_name("parts.js"), Path(__file__).with_suffix(".js"))
 SHEET = Path(live.__file__).with_name("viewer.css")
 
@@ -163,8 +162,6 @@ def _facts(record: Record) -> dict[str, str]:
         "iterations": f"{result.iterations:,}",
         "evaluations": f"{result.evaluations:,}",
         "time": f"{result.seconds:,.1f} s",
-        "size": f"{asked.width} x {asked.height} pixels",
-        "seed": str(asked.seed),
         "protocol": f"{protocol.name} ({protocol.method})",
         "theta": "none" if protocol.theta is None else f"{protocol.theta:g}",
         "budget": budget_of(protocol),
