@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("styleinv")
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and their children, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Seconds to wait for what has to come, also on a busy machine.
 PATIENCE = 300
 SHARED_WEIGHTS = ROOT.parent / "shared" / "weights" / "vgg19_normalised_relu_2_2.safetensors"
