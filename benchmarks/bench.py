@@ -29,7 +29,6 @@ from ways import (
 
 import styleinv
 from styleinv.inversion import Task, plan
-from styleinv.live.server import WAITING
 from styleinv.protocol import CHAPTER, FAST, SCIPY
 
 SIZE = 128
@@ -82,7 +81,7 @@ def first_pictures() -> list[float]:
     command = [sys.executable, Path(__file__).with_name("first_picture.py"), SIZE, ROUNDS]
     finished = subprocess.run(
         [str(word) for word in command],
-        env={**os.environ, **WAITING},
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

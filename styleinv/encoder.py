@@ -232,7 +232,7 @@ def _vgg19() -> Encoder:
     except Exception as error:  # the network, the disk or a damaged file can raise anything
         raise InputError(
             f"encoder 'vgg19' cannot be downloaded from {VGG19_URL} to {torch.hub.get_dir()!r}, or "
-            f"not be read there: {error}; 'bundled', 'random' and the path of a weights file need "
+            f"read from there: {error}; 'bundled', 'random' and the path of a weights file need "
             "no download"
         ) from error
     return _from_state("vgg19", "vgg19", state)

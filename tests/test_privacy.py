@@ -82,5 +82,5 @@ def test_vgg19_is_the_one_that_asks_and_only_its_host(tmp_path: Path) -> None:
     says, error = done.stderr.splitlines()
     assert says.startswith(f'Downloading: "{VGG19_URL}" to ')
     assert error.startswith(f"Error: encoder 'vgg19' cannot be downloaded from {VGG19_URL} to ")
-    assert ": no network here; 'bundled', 'random' and" in error
+    assert "no network here>; 'bundled', 'random' and" in error
     assert list((tmp_path / "work").iterdir()) == []
