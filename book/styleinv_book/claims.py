@@ -18,7 +18,7 @@ import numpy as np
 
 from styleinv.errors import InputError, one_of
 from styleinv.runs import store
-from styleinv.runs.record import Measures, Record, TracePoint
+from styleinv.runs.record import Measures, Plain, Record, TracePoint
 
 Finding = Literal["holds", "fails", "undecided"]
 Verdict = Literal["supported", "partly supported", "not supported", "undecided"]
@@ -32,11 +32,7 @@ COSTS = ("iterations_to_converge", "evaluations_to_converge", "seconds_to_conver
 MEASURES = ("loss", "converged", "clean", "failed", *COSTS, *Measures.__struct_fields__)
 
 
-class _Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Immutable; a file with other fields is refused."""
-
-
-class Terms(_Plain, frozen=True):
+class Terms(Plain, frozen=True):
     """When a run has converged, and when its picture is clean; see `book/claims.yml`."""
 
     loss: float
@@ -44,7 +40,7 @@ class Terms(_Plain, frozen=True):
     noise: float
 
 
-class Rule(_Plain, frozen=True):
+class Rule(Plain, frozen=True):
     """The range in which the interval of an effect must lie, without its bounds."""
 
     above: float = -math.inf
@@ -65,7 +61,7 @@ class Rule(_Plain, frozen=True):
         return "fails" if high <= self.above or low >= self.below else "undecided"
 
 
-class Choice(_Plain, frozen=True):
+class Choice(Plain, frozen=True):
     """Some of the runs.
 
     Attributes:
@@ -90,7 +86,7 @@ class Choice(_Plain, frozen=True):
         )
 
 
-class Part(_Plain, frozen=True):
+class Part(Plain, frozen=True):
     """One comparison of a claim.
 
     Attributes:
@@ -129,7 +125,7 @@ class Part(_Plain, frozen=True):
         return self.effect in ("ratio", "factor between seeds")
 
 
-class Claim(_Plain, frozen=True):
+class Claim(Plain, frozen=True):
     """A claim of the chapter and how it is judged.
 
     `reading` interprets the numbers; {0}, {1}, ... in it stand for the effects of the parts.
@@ -143,14 +139,14 @@ class Claim(_Plain, frozen=True):
     note: str = ""
 
 
-class Claims(_Plain, frozen=True):
+class Claims(Plain, frozen=True):
     """The content of `book/claims.yml`: the terms, and the claims by their ids."""
 
     terms: Terms
     claims: dict[str, Claim]
 
 
-class Effect(_Plain, frozen=True):
+class Effect(Plain, frozen=True):
     """The effect that a part asks for, with its 95% interval and the finding of its rule.
 
     Attributes:
@@ -172,7 +168,7 @@ class Effect(_Plain, frozen=True):
         return f"{self.estimate:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-class Row(_Plain, frozen=True):
+class Row(Plain, frozen=True):
     """A claim with its effects and its verdict."""
 
     id: str
@@ -181,7 +177,7 @@ class Row(_Plain, frozen=True):
     verdict: Verdict
 
 
-class Sample(_Plain, frozen=True):
+class Sample(Plain, frozen=True):
     """One of the numbers whose mean is an effect, with its style and its seed (or its cell)."""
 
     style: str

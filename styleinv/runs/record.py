@@ -18,11 +18,11 @@ Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
 Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*$")]
 
 
-class _Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Immutable. JSON with any other field is refused."""
+class Plain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Immutable typed values. A file with any other field is refused."""
 
 
-class WarmupStage(_Plain, frozen=True):
+class WarmupStage(Plain, frozen=True):
     """A stage that precedes the exact loss, see `styleinv.protocol.Warmup`."""
 
     loss: str
@@ -30,7 +30,7 @@ class WarmupStage(_Plain, frozen=True):
     enough: Number
 
 
-class Settings(_Plain, frozen=True):
+class Settings(Plain, frozen=True):
     """A protocol's settings for one layer and loss, see `styleinv.protocol.Protocol.settings`.
 
     Attributes:
@@ -58,7 +58,7 @@ class Settings(_Plain, frozen=True):
     betas: tuple[Number, Number] | UnsetType = UNSET
 
 
-class Asked(_Plain, frozen=True):
+class Asked(Plain, frozen=True):
     """Everything that determines a result, see `styleinv.inversion.Task.asked`.
 
     Attributes:
@@ -86,7 +86,7 @@ class Asked(_Plain, frozen=True):
         return json_sha256(msgspec.to_builtins(self))
 
 
-class Result(_Plain, frozen=True):
+class Result(Plain, frozen=True):
     """What came out of a run.
 
     Attributes:
@@ -108,7 +108,7 @@ class Result(_Plain, frozen=True):
     negative_psi: tuple[int, ...] | UnsetType = UNSET
 
 
-class MadeWith(_Plain, frozen=True):
+class MadeWith(Plain, frozen=True):
     """What computed a run.
 
     Attributes:
@@ -128,7 +128,7 @@ class MadeWith(_Plain, frozen=True):
     code: str | UnsetType = UNSET
 
 
-class TracePoint(_Plain, frozen=True, array_like=True):
+class TracePoint(Plain, frozen=True, array_like=True):
     """The exact loss at one iterate, see `styleinv.optim.TracePoint`. In JSON it is an array."""
 
     iteration: int
@@ -138,7 +138,7 @@ class TracePoint(_Plain, frozen=True, array_like=True):
     stage: str
 
 
-class Measures(_Plain, frozen=True):
+class Measures(Plain, frozen=True):
     """Measures of the picture, see `styleinv.runs.measures.measure`.
 
     `version` is `styleinv.runs.measures.VERSION` as it was when the picture was measured.
@@ -157,7 +157,7 @@ class Measures(_Plain, frozen=True):
     artefact_grid: Annotated[tuple[Number, ...], msgspec.Meta(min_length=64, max_length=64)]
 
 
-class Record(_Plain, frozen=True, omit_defaults=True):
+class Record(Plain, frozen=True, omit_defaults=True):
     """A finished run.
 
     Attributes:

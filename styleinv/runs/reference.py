@@ -18,7 +18,7 @@ from styleinv.images import load_style, save_png, to_uint8
 from styleinv.inversion import DEFAULT_SIZE
 from styleinv.protocol import PROTOCOLS, Protocol
 from styleinv.runs import measures, store
-from styleinv.runs.record import sealed
+from styleinv.runs.record import Plain, sealed
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import HERE, Execution, Key, make_runs, plan_sweep
 
@@ -27,7 +27,7 @@ REFERENCE, RUNS, STYLES = "reference.yml", "runs", "styles"
 GRID = ("styles", "layers", "losses", "seeds", "size", "iterations")
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Entry(Plain, frozen=True):
     """One sweep of the file; every combination of its lists is a run.
 
     Attributes:
@@ -48,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pictures: bool = True
 
 
-class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Reference(Plain, frozen=True):
     """The content of the file: the hash of the encoder's weights, and the sweeps by name."""
 
     encoder_sha256: str
