@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from styleinv.inversion import RESULTS_VERSION
-from styleinv.memory import needed_memory
+from styleinv.machine import needed_memory
 from styleinv.protocol import FAST
 
 ROOT = Path(__file__).parents[1]

@@ -1,5 +1,12 @@
 """Find out which style a summary statistic of a VGG-19 layer holds: invert it into noise."""
 
+import os
+
+from styleinv.machine import share_processors
+
+# Before anything below loads PyTorch, and with it OpenMP, which reads them then.
+share_processors(os.environ)
+
 from styleinv import losses
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError

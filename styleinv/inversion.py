@@ -18,7 +18,7 @@ from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.images import Fit, load_style, public_name, short_name
 from styleinv.losses import ALPHA, LOSSES, MOMENT_NAMES, REDRAWN, WITH_ALPHA, StyleLoss, make_loss
-from styleinv.memory import check_memory, needed_memory, reuse_freed_memory
+from styleinv.machine import check_memory, needed_memory, reuse_freed_memory
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
 from styleinv.protocol import Protocol, Warmup, get_protocol
 from styleinv.styles import LARGEST_SEED, MIN_SIZE
@@ -255,7 +255,7 @@ def invert(
         checkpoint_every: seconds between two checkpoints, 0 to 86,400.
 
     The same arguments give the same bits on one machine, unless seconds end the run. On Linux,
-    the first run changes settings of the process's memory allocator (`styleinv.memory`).
+    the first run changes settings of the process's memory allocator (`styleinv.machine`).
 
     Raises:
         InputError: an argument is not allowed; the message names it and says what is.

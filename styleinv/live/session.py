@@ -19,7 +19,7 @@ from typing import Any, Literal
 from styleinv.errors import InputError
 from styleinv.images import Pixels, load_style, to_uint8
 from styleinv.inversion import Inversion, Task, plan
-from styleinv.memory import check_memory
+from styleinv.machine import check_memory
 from styleinv.optim import Iterate
 from styleinv.runs import store
 from styleinv.styles import MIN_SIZE

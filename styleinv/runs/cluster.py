@@ -27,7 +27,7 @@ from distributed.utils import LoopRunner, silence_logging_cmgr
 
 from styleinv.errors import InputError, whole_number
 from styleinv.inversion import RESULTS_VERSION, Task
-from styleinv.memory import amount, available_memory
+from styleinv.machine import amount, available_memory
 from styleinv.runs.sweeps import MOST_THREADS, Made, Obtain, obtain_unless_stopped
 
 # The answer of a worker: one run, or None if the sweep was stopped.
