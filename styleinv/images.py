@@ -2,17 +2,22 @@
 
 import os
 import re
+import stat
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.ExifTags import Base
 from torch import Tensor
 
+from styleinv.colour import to_srgb
 from styleinv.errors import InputError, nearest, one_line, one_of, whole_number
 from styleinv.files import write_atomically
 from styleinv.styles import MAX_SIZE, MIN_SIZE, PAINTED, PHOTOGRAPHS, paint, photograph
@@ -32,57 +37,123 @@ FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000
 # A small file can claim any number of pixels, and decoding takes memory for each of them.
 PIXELS_VARIABLE, MOST_PIXELS, MOST_PIXELS_ALLOWED = "STYLEINV_MAX_PIXELS", 10**8, 10**10
 
-# Warnings are filtered for the whole process, so one thread at a time may change the filters.
-_filters = threading.Lock()
+# Compressed text in a PNG file may take this many bytes: a small file can claim any number.
+MOST_TEXT = 2**26
+HEAD = 2**20  # bytes of a file that are looked at
+
+# What has a name in a folder, but is no file.
+NO_FILES = {
+    stat.S_ISDIR: "folder",
+    stat.S_ISFIFO: "pipe",
+    stat.S_ISSOCK: "socket",
+    stat.S_ISCHR: "device",
+    stat.S_ISBLK: "device",
+}
+# How files begin that are often taken for pictures, as regular expressions; case does not matter.
+OTHERS = {
+    rb"\Z": "an empty file",
+    rb"\0{64,}\Z": "a file of zeros, as an unfinished copy is",
+    rb"version https://git-lfs": "a pointer of Git LFS; fetch the picture by `git lfs pull`",
+    rb"....ftyp(?!.{0,80}avi[fs])(hei|hev|mif1|msf1)": "a HEIC picture",
+    rb"....ftyp(crx|.{0,80}crx )|FUJIFILMCCD|II(RO|RS|U\0)|MMOR|FOVb|\0MRM": "a camera's raw file",
+    rb"....ftyp(?!avi[fs]|mif1|msf1)|\x1a\x45\xdf\xa3|RIFF....AVI": "a video",
+    rb"\xff\x0a|\0\0\0\x0cJXL ": "a JPEG XL picture",
+    rb"\xef?\xbb?\xbf?\s*(<[?!].*)?<svg[\s>]": "an SVG drawing",
+    rb"\xef?\xbb?\xbf?\s*(<[?!].*)?<(!doctype )?html": "a web page",
+    rb"%PDF-": "a PDF document",
+    rb"%!PS|\xc5\xd0\xd3\xc6": "a PostScript document",
+    rb"8BPS": "a Photoshop file",
+    rb"gimp xcf": "a GIMP file",
+    rb"v/1\x01": "an OpenEXR picture (HDR)",
+    rb"#\?R": "a Radiance picture (HDR)",
+    rb".{128}DICM": "a DICOM file",
+    rb"\x93NUMPY": "a NumPy file; pass the array itself",
+    rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf": "an archive or an office document",
+}
+# The same of the pictures that can be read, if they are intact.
+OWN = {
+    rb"\x89PNG": "PNG",
+    rb"\xff\xd8": "JPEG",
+    rb"II[*+]\0|MM\0[*+]": "TIFF",
+    rb"RIFF....WEBP": "WEBP",
+    rb"GIF8": "GIF",
+    rb"BM": "BMP",
+    rb"P[1-7]\s": "PPM",
+    rb"....ftyp": "AVIF",
+    rb"\0\0\0\x0cjP|\xff\x4f\xff": "JPEG2000",
+}
+
+# Pillow's settings and Python's filters of warnings are the whole process's, so one thread at a
+# time may change them.
+_global = threading.Lock()
 
 
-def load_style(source: str | Path, size: int = 256, fit: Fit = "crop") -> Tensor:
+# What is given as a style: a file, a name, or a picture that is open already.
+Source = str | os.PathLike[str] | Image.Image | Pixels
+
+
+def load_style(source: Source, size: int = 256, fit: Fit = "crop") -> Tensor:
     """Load a style image by its file, or by the name of a painted style or a photograph.
 
     Args:
-        source: a file; ``bundled:NAME`` for a style of `PAINTED`, painted at `size`; or
-            ``skimage:NAME`` for a picture of `PHOTOGRAPHS`.
+        source: a file; ``bundled:NAME`` for a style of `PAINTED`, painted at `size`;
+            ``skimage:NAME`` for a picture of `PHOTOGRAPHS`; a PIL image, read like its file; or a
+            NumPy array of uint8: grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4).
         size: length of the shorter side of the result in pixels, 16 to 4096.
         fit: ``"crop"`` resizes the shorter side to `size` and cuts out the central square, as the
             chapter does; ``"keep"`` resizes only and keeps the aspect ratio.
 
-    Only the first frame or page of a file is used, transparent parts become white, and a picture
-    smaller than `size` is enlarged; a warning tells of each. Files of more than 100 million pixels
-    are refused before they are decoded; the environment variable ``STYLEINV_MAX_PIXELS`` sets
-    another limit.
+    Colours are converted to sRGB (`styleinv.colour`), only the first frame or page of a file is
+    used, transparent parts become white, and a picture smaller than `size` is enlarged; a warning
+    tells of each. Files of more than 100 million pixels are refused before they are decoded; the
+    environment variable ``STYLEINV_MAX_PIXELS`` sets another limit.
 
     Returns:
         (3, H, W), float32, RGB in [0, 1].
 
     Raises:
-        InputError: the source is missing, not an image, damaged, smaller than 16 pixels, or larger
-            than the limit.
+        InputError: the source is missing, not an image, damaged, transparent everywhere, smaller
+            than 16 pixels, or larger than the limit.
     """
+    image, notes = read_style(source, size, fit)
+    for note in notes:
+        warnings.warn(one_line(f"{_name(source)}: {note}"), stacklevel=2)
+    return image
+
+
+def read_style(source: Source, size: int, fit: Fit) -> tuple[Tensor, tuple[str, ...]]:
+    """What `load_style` returns, and what it would warn of, without the image's name."""
     whole_number("size", size, MIN_SIZE, MAX_SIZE)
     one_of("fit", fit, ("crop", "keep"))
-    text = str(source)
-    if text.startswith(BUNDLED):
-        return _to_tensor(paint(text.removeprefix(BUNDLED), size))
-    picture, notes = _open(text)
+    name = _name(source)
+    if name.startswith(BUNDLED):
+        return _to_tensor(paint(name.removeprefix(BUNDLED), size)), ()
+    picture, notes = _open(source, name)
     if min(picture.size) < size:
         notes.append(f"its shorter side of {min(picture.size)} pixels is enlarged to {size}")
-    resized = _resize(picture, size, fit, text)
-    for note in notes:
-        warnings.warn(one_line(f"{text}: {note}"), stacklevel=2)
-    return _to_tensor(np.asarray(resized).astype(np.float32) / np.float32(255))
+    resized = _resize(picture, size, fit, name)
+    image = _to_tensor(np.asarray(resized).astype(np.float32) / np.float32(255))
+    return image, tuple(notes)
 
 
-def short_name(source: str | Path) -> str:
+def short_name(source: Source) -> str:
     """The name of a style in figures: what follows the prefix, or the stem of the file."""
-    text = str(source)
+    text = _name(source)
     is_named = text.startswith((BUNDLED, SCIKIT_IMAGE))
     return text.partition(":")[2] if is_named else Path(text).stem
 
 
-def public_name(source: str | Path) -> str:
+def public_name(source: Source) -> str:
     """The source as records and pages show it: without a file's folder, which may be private."""
-    text = str(source)
+    text = _name(source)
     return text if text.startswith((BUNDLED, SCIKIT_IMAGE)) else Path(text).name
+
+
+def _name(source: Source) -> str:
+    """The source as messages have it."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return "array" if isinstance(source, np.ndarray) else "image"
 
 
 def save_png(image: Tensor, path: str | Path) -> None:
@@ -133,68 +204,137 @@ def _most_pixels() -> int:
     return whole_number(PIXELS_VARIABLE, number, MIN_SIZE**2, MOST_PIXELS_ALLOWED)
 
 
-def _open(name: str) -> tuple[Image.Image, list[str]]:
-    """Read a photograph or a file as 8-bit RGB, with notes on what was done to it."""
+def _open(source: Source, name: str) -> tuple[Image.Image, list[str]]:
+    """Read a photograph, a file or an open picture as 8-bit RGB, with notes on what was done."""
+    if isinstance(source, np.ndarray):
+        return _decode(_of_array(source))
     if name.startswith(SCIKIT_IMAGE):
         return Image.fromarray(photograph(name.removeprefix(SCIKIT_IMAGE))), []
-    if not os.path.isfile(name):  # reading from a pipe, for one, might never end
-        raise InputError(
-            f"image {name!r} is not an existing file (a folder, a pipe or a URL cannot be read), "
-            f"nor one of: {', '.join(STYLE_NAMES)}{nearest(name, STYLE_NAMES)}"
-        )
-    # Pillow keeps its limit in a global variable and warns above it; here the warning is an error.
-    Image.MAX_IMAGE_PIXELS = most = _most_pixels()
-    Image.init()  # or Pillow does not know which formats it has
-    formats = [format for format in FORMATS if format in Image.OPEN]
+    most, head = _most_pixels(), b""
     try:
-        with _filters, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(name, formats=formats) as picture:
-                return _decode(picture)
+        with _own_settings(most):
+            if isinstance(source, Image.Image):
+                return _decode(source)
+            with _open_file(name) as file:
+                head = file.read(HEAD)
+                _refuse_others(head)
+                with Image.open(file, formats=_formats()) as picture:
+                    return _decode(picture, head)
+    except InputError as error:  # a sentence without its subject
+        raise InputError(f"image {name!r} {error}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
             f"image {name!r} has more than {most:,} pixels, which takes much memory; the "
             f"environment variable {PIXELS_VARIABLE} can be set to allow more"
         ) from error
     except Exception as error:  # a damaged file can raise anything
+        reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason = _what_is_known(head)
         raise InputError(
-            f"image {name!r} must be one of {', '.join(formats)}, but cannot be read: "
-            f"{str(error) or type(error).__name__}"
+            f"image {name!r} must be one of {', '.join(_formats())}, but cannot be read: {reason}"
         ) from error
 
 
-def _decode(picture: Image.Image) -> tuple[Image.Image, list[str]]:
-    notes = []
-    if getattr(picture, "is_animated", False):
-        notes.append("only the first of its frames or pages is used")
-    picture.load()
+def _what_is_known(head: bytes) -> str:
+    """What a file is that Pillow does not recognise."""
+    for pattern, kind in OWN.items():
+        if re.match(pattern, head, re.DOTALL):
+            return f"it is {kind}, but damaged, or of a kind that is not known here"
+    is_text = re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]+", head)
+    return f"it is {'a text file' if is_text else 'not known what it is'}"
+
+
+def _of_array(pixels: Pixels) -> Image.Image:
+    shape = pixels.shape
+    is_picture = len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))
+    if pixels.dtype != np.uint8 or not is_picture or 0 in shape:
+        raise InputError(
+            f"style is an array of {pixels.dtype} and shape {shape}, but must be of uint8 and "
+            "(H, W), (H, W, 3) or (H, W, 4)"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _open_file(name: str) -> BinaryIO:
+    """Open a file; whatever else has a name might never end, or is no picture."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
+        raise InputError("is a URL, but must be a file; download it first")
     try:
-        picture = ImageOps.exif_transpose(picture)
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):  # the latter for a null character
+        known = f"{', '.join(STYLE_NAMES)}{nearest(name, STYLE_NAMES)}"
+        raise InputError(f"is not an existing file, nor one of: {known}") from None
+    for is_kind, kind in NO_FILES.items():
+        if is_kind(mode):
+            raise InputError(f"is a {kind}, but must be a file")
+    try:
+        return open(name, "rb")
+    except OSError as error:
+        raise InputError(f"cannot be opened: {error.strerror}") from error
+
+
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow can read."""
+    Image.init()  # or it does not know which it has
+    return [format for format in FORMATS if format in Image.OPEN]
+
+
+def _refuse_others(head: bytes) -> None:
+    """Say what a file is that is no picture, or one of another format."""
+    for pattern, kind in OTHERS.items():
+        if re.match(pattern, head[:4096], re.DOTALL | re.IGNORECASE):
+            raise InputError(f"is {kind}, but must be one of {', '.join(_formats())}")
+
+
+@contextmanager
+def _own_settings(most: int) -> Iterator[None]:
+    """Pillow without the settings that another library may have changed; they come back."""
+    own = {
+        (Image, "MAX_IMAGE_PIXELS"): most,  # above it Pillow warns; here that is an error
+        (ImageFile, "LOAD_TRUNCATED_IMAGES"): False,
+        (ImageFile, "MAXBLOCK"): 2**16,
+        (PngImagePlugin, "MAX_TEXT_CHUNK"): MOST_TEXT,
+        (PngImagePlugin, "MAX_TEXT_MEMORY"): MOST_TEXT,
+    }
+    with _global, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        others = {place: getattr(*place) for place in own}
+        try:
+            for place, value in own.items():
+                setattr(*place, value)
+            yield
+        finally:
+            for place, value in others.items():
+                setattr(*place, value)
+
+
+def _decode(picture: Image.Image, head: bytes = b"") -> tuple[Image.Image, list[str]]:
+    tags = getattr(picture, "tag_v2", {})
+    # A smaller copy of another page, by the new or the old tag; Adobe's and Canon's raw files.
+    if tags.get(254, 0) & 1 or tags.get(255) == 2 or 50706 in tags or head[8:10] == b"CR":
+        raise InputError(
+            "is a camera's raw file, or its first page is only a preview; export the picture "
+            "itself as PNG, JPEG or TIFF"
+        )
+    picture.load()
+    rgb, notes = to_srgb(picture, head)
+    if _has_frames(picture):
+        notes.append("only the first of its frames or pages is used")
+    try:
+        rgb.getexif()[Base.Orientation] = picture.getexif().get(Base.Orientation, 1)
+        rgb = ImageOps.exif_transpose(rgb)
     except Exception:  # damaged metadata can raise anything; the picture is intact
         notes.append("its EXIF data is damaged, so it may need to be turned")
-    if picture.has_transparency_data:
-        notes.append("its transparent parts are composited on white")
-    return _to_rgb(picture), notes
+    density = picture.info.get("dpi", picture.info.get("jfif_density", (1, 1)))
+    if max(density) > 1.02 * min(density):
+        notes.append("its pixels are not square, but are taken as square")
+    return rgb, notes
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert a grey, palette, CMYK, 16-bit or transparent picture to 8-bit RGB."""
-    if picture.mode.startswith(("I", "F")):  # Pillow's own conversion would clip these at 255
-        picture = _to_8_bits(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _to_8_bits(picture: Image.Image) -> Image.Image:
-    deep = np.asarray(picture)
-    if picture.mode == "F" or deep.min() < 0 or deep.max() > 65535:
-        raise ValueError("its levels must be of 8 or 16 bits")
-    grey = Image.fromarray((deep / np.float32(257)).round().astype(np.uint8))
-    if picture.has_transparency_data:  # one of the 16-bit levels
-        transparent = deep == picture.info["transparency"]
-        grey.putalpha(Image.fromarray(np.where(transparent, 0, 255).astype(np.uint8)))
-    return grey
+def _has_frames(picture: Image.Image) -> bool:
+    """Whether there are more pictures in the file than one, and the previews of cameras."""
+    parts = getattr(picture, "mpinfo", {}).get(0xB002, [])
+    previews = ["Thumbnail" in part["Attribute"]["MPType"] for part in parts[1:]]
+    return getattr(picture, "is_animated", False) and not (previews and all(previews))

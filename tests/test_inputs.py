@@ -27,7 +27,12 @@ COMMANDS = {
     "invert MANY": "image 'xxxxx",
     "invert '\x1b[31mred.png'": r"image '\x1b[31mred.png' is not an existing file",
     "invert 'nul\0.png'": r"image 'nul\x00.png' is not an existing file",
-    "invert pipe": "image 'pipe' is not an existing file (a folder, a pipe or",
+    "invert pipe": "image 'pipe' is a pipe, but must be a file",
+    "invert folder": "image 'folder' is a folder, but must be a file",
+    "invert /dev/null": "image '/dev/null' is a device, but must be a file",
+    "invert https://example.org/a.jpg": "is a URL, but must be a file; download it first",
+    "invert list.yml": "but cannot be read: it is a text file",
+    "invert good.png/below": "image 'good.png/below' is not an existing file",
     "invert claims.png": "image 'claims.png' has more than 100,000,000 pixels",
     "invert truncated.png": "but cannot be read: image file is truncated",
     # --- options
