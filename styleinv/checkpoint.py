@@ -64,13 +64,16 @@ class Checkpoint:
         Args:
             state: tensors and plain values, nested in dictionaries and lists to any depth.
 
-        Raises:
-            InputError: the file cannot be written; the previous one is still there.
+        If the file cannot be written, a warning says so, and the previous one is still there: a
+        disk that is full for a while costs no run.
         """
         began = time.monotonic()
         version = FORMAT, self.results
         content = {"version": version, "run": self.run, "made with": _made_with(), "state": state}
-        write_atomically(self.path, lambda part: _save(content, part))
+        try:
+            write_atomically(self.path, lambda part: _save(content, part))
+        except InputError as error:
+            warnings.warn(f"{error}: the run goes on, without this checkpoint", stacklevel=2)
         ended = time.monotonic()
         pause = (ended - began) / MOST_OF_THE_TIME if self.every else 0.0
         self._due = ended + max(self.every, pause)
@@ -84,9 +87,14 @@ class Checkpoint:
         remove_parts(self.path)
         if not self.path.is_file():
             return None
-        content = _load(self.path, device)
+        try:
+            content, reason = (
+                _load(self.path, device),
+                "is damaged or of another version of styleinv",
+            )
+        except OSError as error:
+            content, reason = {}, f"cannot be read ({error.strerror})"
         if content.get("version") != (FORMAT, self.results):
-            reason = "is damaged or of another version of styleinv"
             warnings.warn(f"{self.path} {reason}: the run starts from its beginning", stacklevel=2)
             return None
         if content["run"] != self.run:
@@ -101,15 +109,19 @@ class Checkpoint:
         return state
 
     def remove(self) -> None:
-        """Delete the file, if it is there."""
-        self.path.unlink(missing_ok=True)
+        """Delete the file, if it is there and the file system allows it."""
+        with suppress(OSError):  # the run is kept: what is left here is not read again
+            self.path.unlink()
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
     """Write the archive with its SHA-256 in front; the tensors are not copied in memory."""
     with path.open("w+b") as file:
         file.write(bytes(DIGEST_SIZE))
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # PyTorch's own, in place of what the disk has answered
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         file.seek(DIGEST_SIZE)
         digest = hashlib.file_digest(file, "sha256").digest()
         file.seek(0)

@@ -3,16 +3,18 @@
 Starting it loads only the core and Typer; a command imports the room that it needs.
 """
 
+import codecs
 import io
 import os
+import re
 import signal
 import sys
 import warnings
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import torch
 import typer
@@ -25,7 +27,7 @@ from typer import Argument, Option
 from styleinv import __version__
 from styleinv.checkpoint import DEFAULT_SECONDS, check_seconds
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
-from styleinv.errors import InputError, one_line, whole_number
+from styleinv.errors import InputError, one_line, shorten, whole_number
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
 from styleinv.inversion import DEFAULT_SIZE, Task, plan
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
@@ -335,7 +337,7 @@ def explore(
         if browser:
             webbrowser.open(address)
 
-    _check_writable(out)
+    _check_writable(out, may_have_runs=False)
     serve(out, runs, port, opened)
 
 
@@ -362,7 +364,7 @@ def encoders() -> None:
 
 def _report(line: str) -> None:
     """Print a line for the person at the keyboard; results go to the standard output instead."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -376,12 +378,18 @@ def _needs(extra: str) -> Iterator[None]:
         ) from error
 
 
-def _check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written now, rather than after the long run."""
+def _check_writable(folder: Path, *, may_have_runs: bool = True) -> None:
+    """Refuse a folder that cannot be made or written, now rather than after the long run.
+
+    One that is there may have the runs that are asked for, and then need not be written.
+    """
     path = folder.absolute()
     try:
-        existing = next(above for above in (path, *path.parents) if above.exists())
-        usable = existing.is_dir() and os.access(existing, os.W_OK)
+        existing = next(
+            above for above in (path, *path.parents) if above.exists() or above.is_symlink()
+        )
+        is_writable = os.access(existing, os.W_OK) or (may_have_runs and existing == path)
+        usable = existing.is_dir() and is_writable
     except OSError:  # a name is too long
         usable = False
     if not usable:
@@ -397,7 +405,7 @@ def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
     """
     # This text follows the description, the bar, the percentage and the time that is left.
     text = "left at most, {task.completed}/{task.total}, loss {task.fields[loss]:.2e}"
-    label = escape(f"{task.style_name} {task.layer} {task.loss}")
+    label = escape(one_line(f"{task.style_name} {task.layer} {task.loss}"))
     budget = task.protocol.budget(task.loss, task.layer)
     with Progress(*Progress.get_default_columns(), text, console=console) as progress:
         bar = progress.add_task(label, total=budget, loss=float("nan"))
@@ -414,6 +422,8 @@ def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
 def _interrupts() -> Iterator[Callable[[], bool]]:
     """Take the first Ctrl-C or SIGTERM as a request to stop; the second one stops at once.
 
+    So is SIGHUP, which comes when the terminal is closed, unless nohup has it ignored.
+
     Yields a function that tells whether the request has come.
     """
     received: list[int] = []
@@ -422,7 +432,10 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
         received.append(number)
         signal.signal(number, before[signal.Signals(number)])
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: bool(received)
     finally:
@@ -430,20 +443,70 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+class _Patient(io.FileIO):
+    """A standard error that is lost, with its terminal or its disk, ends no run."""
+
+    def write(self, content: Any) -> int:
+        with suppress(OSError):
+            return super().write(content)
+        return len(content)
+
+
+def _prepare_streams() -> None:
+    """Let everything be printed whatever the names of files, the locale and the streams are."""
+    codecs.register_error("as it can be", _as_it_can_be)
+    # A file that we open must not get the number of a standard stream that is closed.
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
+    if (own := sys.__stderr__) is not None and sys.stderr is own:
+        raw = io.BufferedWriter(_Patient(own.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, own.encoding, line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="as it can be")
+
+
+def _as_it_can_be(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Names of files need not be UTF-8, and a terminal need not have every letter."""
+    with suppress(UnicodeError):
+        return codecs.lookup_error("surrogateescape")(error)
+    return codecs.backslashreplace_errors(error)
+
+
+def _words() -> list[str]:
+    """The words of the command line, with the home folder where the shell left --out=~/x alone."""
+    words = sys.argv[1:]
+    for before, word in zip(["", *words], words, strict=False):
+        if word == "" or re.fullmatch("--[a-z-]+=", word):
+            name = word or (before if before.startswith("-") else "an argument")
+            raise InputError(f"{name.strip('-=')} is empty, but must have a value")
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the current folder is gone, but must be one that exists") from None
+    return [re.sub("(?<==)~[^/]*", lambda found: os.path.expanduser(found[0]), x) for x in words]
+
+
 def main() -> None:
     """Run the command line: bad input becomes one sentence and exit code 2."""
     warnings.showwarning = lambda message, *_, **__: _report(f"Note: {one_line(str(message))}")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files need not be UTF-8
-            stream.reconfigure(errors="surrogateescape")
+    _prepare_streams()
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(_words() or ["--help"], standalone_mode=False)
+        print(end="", flush=True)
     except InputError as error:
         _fail(str(error))
     except typer.TyperException as error:
         _fail(error.format_message())
     except (typer.Abort, KeyboardInterrupt, Timeout):
         sys.exit(130)
+    except OSError as error:
+        sys.stdout = io.StringIO()  # or Python would try again to print what is left
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)  # as Typer does where it sees one
+        name = "the output" if error.filename is None else shorten(error.filename)
+        _fail(f"{name} cannot be used: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
         # PyTorch has an error type for a lack of GPU memory, but none for the computer's memory.
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)

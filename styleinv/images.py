@@ -144,9 +144,16 @@ def short_name(source: Source) -> str:
 
 
 def public_name(source: Source) -> str:
-    """The source as records and pages show it: without a file's folder, which may be private."""
+    """The source as records and pages show it: without a file's folder, which may be private.
+
+    Bytes that are not UTF-8 are escaped, because records are. A file with a gallery's prefix keeps
+    its ./, which tells it apart.
+    """
     text = _name(source)
-    return text if text.startswith((BUNDLED, SCIKIT_IMAGE)) else Path(text).name
+    if text.startswith((BUNDLED, SCIKIT_IMAGE)):
+        return text
+    name = Path(text).name.encode(errors="backslashreplace").decode()
+    return f"./{name}" if name.startswith((BUNDLED, SCIKIT_IMAGE)) else name
 
 
 def _name(source: Source) -> str:

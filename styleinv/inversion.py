@@ -16,6 +16,7 @@ from torch import Tensor
 from styleinv.checkpoint import DEFAULT_SECONDS, Checkpoint
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
+from styleinv.files import check_writable
 from styleinv.images import Fit, load_style, public_name, short_name
 from styleinv.losses import ALPHA, LOSSES, MOMENT_NAMES, REDRAWN, WITH_ALPHA, StyleLoss, make_loss
 from styleinv.machine import check_memory, needed_memory, reuse_freed_memory
@@ -262,6 +263,8 @@ def invert(
     """
     task = plan(style, **asked)
     kept = None if checkpoint is None else task.checkpoint(Path(checkpoint), checkpoint_every)
+    if kept is not None:
+        check_writable(kept.path)
     inversion = task.run(callback, kept)
     if kept is not None and inversion.stop_reason != "stopped":
         kept.remove()

@@ -108,7 +108,7 @@ def test_says_what_it_cannot_measure(runs: Path) -> None:
     assert (found.measured, found.wrong) == (0, [])
     assert sorted(found.unmeasured.values()) == [1, 1, 1]
     assert any(f"version {measures.VERSION + 1} of the measures" in x for x in found.unmeasured)
-    assert found.unmeasured["the style image is not at hand"] == 1
+    assert found.unmeasured["the style image is not in the current folder"] == 1
 
 
 def test_takes_the_style_image_that_is_kept_beside_the_runs(runs: Path) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from styleinv.files import cannot_write, make_folder
+from styleinv.files import MISSING, cannot_write, make_folder
 
 
 @contextmanager
@@ -24,18 +24,37 @@ def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) ->
         filelock.Timeout: `stop` returned True.
     """
     make_folder(lock.parent)
-    guard = FileLock(lock)
     try:
-        guard.acquire(blocking=False)
+        guard = _acquired(FileLock(lock, fallback_to_soft=False), waiting, stop)
     except Timeout:  # which is an OSError
-        warnings.warn(waiting, stacklevel=4)
-        guard.acquire(cancel_check=stop)
+        raise
     except OSError as error:
-        raise cannot_write(lock.parent, error) from error
+        with suppress(OSError):  # what the attempt has left: a lock that somebody holds has content
+            if not lock.stat().st_size:
+                lock.unlink()
+        if error.errno not in MISSING:
+            raise cannot_write(lock if lock.exists() else lock.parent, error) from error
+        warnings.warn(
+            f"{lock.parent} is on a file system without locks: a process that is killed on another "
+            f"machine leaves {lock.name} behind, and others then wait for it",
+            stacklevel=4,
+        )
+        guard = _acquired(SoftFileLock(lock), waiting, stop)
     try:
         yield
     finally:
-        with suppress(OSError):  # an error here would hide one from inside
+        # An error here would hide one from inside, or that everything went well.
+        with suppress(OSError):
             # Before the release: whoever waits then finds the file gone and locks a new one.
             lock.unlink()
-        guard.release()
+        with suppress(OSError):
+            guard.release()
+
+
+def _acquired(guard: BaseFileLock, waiting: str, stop: Callable[[], bool]) -> BaseFileLock:
+    try:
+        guard.acquire(blocking=False)
+    except Timeout:
+        warnings.warn(waiting, stacklevel=5)
+        guard.acquire(cancel_check=stop)
+    return guard

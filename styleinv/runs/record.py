@@ -4,6 +4,8 @@ In a file, a record is JSON (see `styleinv.runs.store`). Fields that only some r
 from the others; here they are `UNSET`.
 """
 
+import re
+import unicodedata
 from typing import Annotated
 
 import msgspec
@@ -14,6 +16,8 @@ from styleinv.protocol import PROTOCOLS
 
 # No integer is larger than a float can be.
 Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
+# What is refused in names by Windows' file systems, which most USB sticks have, or by UTF-8.
+_REFUSED = re.compile(r'[\x00-\x1f\x7f"*/:<>?\\|\ud800-\udfff]')
 # A part of a file's name.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*$")]
 
@@ -230,8 +234,10 @@ def sealed(record: Record, **values: object) -> Record:
 
 def name_of(style: str, cell: Task | Asked, address: str) -> str:
     """The name of a record's file: readable, and unique through the start of the address."""
-    # A file's name may have 255 bytes, and a character may take four of them.
-    return f"{style[:40]}-{cell.layer}-{cell.loss}-seed{cell.seed}-{address[:8]}.json"
+    # Encrypted folders allow names of 143 bytes, and a character may take four of them.
+    plain = _REFUSED.sub("-", unicodedata.normalize("NFC", style)).lstrip(" .-")[:40]
+    short = plain.encode()[:72].decode(errors="ignore") or "style"
+    return f"{short}-{cell.layer}-{cell.loss}-seed{cell.seed}-{address[:8]}.json"
 
 
 def unit_of(protocol: Settings) -> str:

@@ -6,11 +6,15 @@ the first digits of the address, a hash of everything that determines the result
 a run finds it by that.
 """
 
+import codecs
+import fnmatch
 import hashlib
+import os
 import platform
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +28,13 @@ from PIL import Image
 from styleinv import __version__
 from styleinv.checkpoint import DEFAULT_SECONDS, SUFFIX
 from styleinv.errors import InputError
-from styleinv.files import Write, remove_parts, write_atomically, write_together
+from styleinv.files import (
+    Write,
+    check_writable,
+    remove_parts,
+    write_atomically,
+    write_together,
+)
 from styleinv.images import Pixels, to_uint8
 from styleinv.inversion import RESULTS_VERSION, Inversion, Task
 from styleinv.optim import Iterate
@@ -119,7 +129,7 @@ def save(run: Run, folder: str | Path) -> Path:
     """Write a run's record and picture into `folder`; returns the path of the record.
 
     Raises:
-        InputError: they cannot be written; what was there before is unchanged.
+        InputError: they cannot be written; the message says where the run is instead.
     """
     path = Path(folder) / run.record.file_name
     with _claim(path):
@@ -133,14 +143,39 @@ def _write(run: Run, path: Path) -> None:
     If the process is killed between the two while it replaces another run, the old record is left
     with the new picture. `read` detects that, and `obtain` continues from the run's checkpoint,
     which is removed only later.
+
+    Raises:
+        InputError: the disk is full, or the folder is gone. What was there is unchanged, and the
+            run is kept in a temporary folder, if that is possible.
     """
+    try:
+        write_together(_writes(run, path))
+    except InputError as error:
+        elsewhere = _rescued(run, path.name)
+        raise (InputError(f"{error}; the run is in {elsewhere}") if elsewhere else error) from None
+
+
+def _writes(run: Run, path: Path) -> dict[Path, Write]:
     writes: dict[Path, Write] = {}
     if run.pixels is not None:
         picture = Image.fromarray(run.pixels)
         writes[path.with_suffix(".png")] = lambda part: picture.save(part, format="PNG")
     text = msgspec.json.format(msgspec.json.encode(run.record), indent=1) + b"\n"
     writes[path] = lambda part: part.write_bytes(text)
-    write_together(writes)
+    return writes
+
+
+def _rescued(run: Run, name: str) -> str:
+    """The temporary folder that has the run now, in quotes; empty if there is no room there."""
+    with suppress(OSError):
+        folder = Path(tempfile.mkdtemp(prefix="styleinv-"))
+        try:
+            write_together(_writes(run, folder / name))
+        except InputError:
+            folder.rmdir()
+        else:
+            return repr(str(folder))
+    return ""
 
 
 def path_of(task: Task, folder: str | Path) -> Path:
@@ -198,11 +233,18 @@ def obtain(
         filelock.Timeout: `stop` returned True.
     """
     path = path_of(task, folder)
-    with _claim(path, stop):
+    with ExitStack() as claimed:
+        try:
+            claimed.enter_context(_claim(path, stop))
+        except InputError:  # a folder that cannot be written may have the run
+            if again or (found := find(task, folder)) is None:
+                raise
+            return found, True
         checkpoint = task.checkpoint(path.with_suffix(SUFFIX), every)
         if not again and (found := find(task, folder)) is not None:
             checkpoint.remove()
             return found, True
+        check_writable(path)
         run = run_of(task.run(callback, checkpoint))
         if run.was_stopped and (not unfinished or find(task, folder) is not None):
             return run, False
@@ -235,7 +277,7 @@ def read(path: Path) -> Run:
     place, content = _written(path)
     record = decoded(place, content)
     try:
-        pixels = _read_pixels(path.with_suffix(".png")) if record.picture else None
+        pixels = _read_pixels(_picture(path)) if record.picture else None
     except Exception as error:  # Pillow can raise anything on a damaged picture
         raise InputError(f"picture of record {place!r} cannot be read: {error}") from error
     same = pixels is None or record.result.pixels_sha256 == _pixels_sha256(pixels)
@@ -257,19 +299,46 @@ def read_folder(folder: Path) -> dict[Path, Run]:
 def read_records(folder: Path) -> dict[Path, Record]:
     """Every record in `folder` and below by its path, sorted; errors as in `read_record`."""
     records: dict[Path, Record] = {}
-    for file in folder.rglob(RECORDS):
+    for file in files_in(folder, RECORDS):
         for place, line in packed_lines(file.parent):
             record = decoded(place, line)
             records[file.with_name(record.file_name)] = record
     # Last, because a file of its own counts in place of a packed record.
-    records |= {path: read_record(path) for path in folder.rglob(f"{NAMES}.json")}
-    return dict(sorted(records.items()))
+    records |= {path: read_record(path) for path in files_in(folder, f"{NAMES}.json")}
+    named = {(path.parent, x.address) for path, x in records.items() if path.name == x.file_name}
+    return {
+        path: record
+        for path, record in sorted(records.items())
+        # The other names are of copies, unless a file was renamed.
+        if path.name == record.file_name or (path.parent, record.address) not in named
+    }
+
+
+def files_in(folder: Path, pattern: str) -> Iterator[Path]:
+    """The files in `folder` and below whose names match; a folder that cannot be read is noted.
+
+    Not in hidden folders, where programs have their trash and their copies; no pipes, which would
+    never end. A link without its file is one: what is kept there has been lost.
+    """
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            warnings.warn(f"{error.filename} cannot be read: {error.strerror}", stacklevel=4)
+
+    for place, folders, names in os.walk(folder, onerror=note):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(place, name) for name in sorted(fnmatch.filter(names, pattern)))
+        yield from (path for path in paths if path.is_file() or not path.exists())
 
 
 def _written(path: Path) -> tuple[str, bytes]:
     """The place of the record that belongs to `path`, in words, and its JSON."""
     with suppress(FileNotFoundError), _naming(path):
-        return str(path), path.read_bytes()
+        return str(path), _content(path)
+    if path.is_symlink():
+        raise InputError(
+            f"record {str(path)!r} cannot be read: it links to a file that is not there"
+        )
     start = f'{{"address":"{path.stem[-8:]}'.encode()  # nothing else needs to be parsed
     for place, line in reversed(packed_lines(path.parent)):
         if line.startswith(start):
@@ -280,12 +349,19 @@ def _written(path: Path) -> tuple[str, bytes]:
 def packed_lines(folder: Path) -> list[tuple[str, bytes]]:
     """The lines of a folder's `runs.jsonl`, if it has one, each with its place in words.
 
+    Empty lines are left out, and no byte-order mark and no carriage return remains: editors and
+    version control add them.
     If several lines are for the same run, the last one counts.
     """
     file, lines = folder / RECORDS, list[bytes]()
-    with suppress(FileNotFoundError), _naming(file):
-        lines = file.read_bytes().splitlines()
-    return [(f"{file}, line {number}", line) for number, line in enumerate(lines, start=1)]
+    if file.is_file():
+        with suppress(FileNotFoundError), _naming(file):
+            lines = _content(file).splitlines()
+    return [(f"{file}, line {i}", line) for i, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _content(file: Path) -> bytes:
+    return file.read_bytes().removeprefix(codecs.BOM_UTF8)
 
 
 def decoded(place: object, content: bytes) -> Record:
@@ -335,6 +411,14 @@ def pack(folder: Path) -> None:
 def style_file_name(source: str, size: int) -> str:
     """The name of the file in which a style image is kept beside the reference runs."""
     return f"{source.replace(':', '-')}-{size}.png"
+
+
+def _picture(path: Path) -> Path:
+    """The picture of the record at `path`, also where a copy of it has got another name."""
+    own = path.with_suffix(".png")
+    if own.exists():
+        return own
+    return next(own.parent.glob(f"[!.]*{own.name[-len('-01234567.png') :]}"), own)
 
 
 def _read_pixels(path: Path) -> Pixels:

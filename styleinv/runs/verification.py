@@ -3,6 +3,7 @@
 import functools
 import itertools
 import random
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from msgspec import structs
 
 from styleinv.encoder import Encoder, load_encoder
 from styleinv.errors import InputError
-from styleinv.images import BUNDLED, SCIKIT_IMAGE, Pixels, load_style, to_uint8
+from styleinv.images import Fit, Pixels, load_style, to_uint8
 from styleinv.inversion import Task, pixels_sha256, plan
 from styleinv.losses import ALPHA
 from styleinv.runs import measures, store
@@ -87,16 +88,17 @@ def verify(
     for path in sorted(places):
         try:
             run = store.read(path)
-        except InputError as error:
+        except (InputError, FileNotFoundError) as error:
             found.wrong.append(str(error))
             continue
         intact.append(run)
         found.pictures += run.pixels is not None
-        if path.name != run.record.file_name:
+        if path.stem[-8:] != run.record.address[:8]:
             found.wrong.append(f"record {str(path)!r} has the name of another run")
         _check_measures(run, path, places[path][-1], found)
-    for picture in sorted(folder.rglob(f"{store.NAMES}.png")):
-        if picture.with_suffix(".json") not in places:
+    named = {(path.parent, path.stem[-8:]) for path in places}
+    for picture in store.files_in(folder, f"{store.NAMES}.png"):
+        if (picture.parent, picture.stem[-8:]) not in named:
             found.wrong.append(f"picture {str(picture)!r} has no record")
     for run, task in _draw(intact, rerun, encoder, seed):
         kept, again, name = run.record, _make_again(run.record, task), f"record {str(run.path)!r}"
@@ -113,14 +115,14 @@ def verify(
 def _places(folder: Path, found: Report) -> dict[Path, list[str]]:
     """The places of all records by path; reports what cannot be read and what is there twice."""
     places = defaultdict(list)
-    for file in sorted(folder.rglob(store.RECORDS)):
+    for file in store.files_in(folder, store.RECORDS):
         for place, line in store.packed_lines(file.parent):
             found.records += 1
             try:
                 places[file.with_name(store.decoded(place, line).file_name)].append(place)
             except InputError as error:
                 found.wrong.append(str(error))
-    for path in folder.rglob(f"{store.NAMES}.json"):
+    for path in store.files_in(folder, f"{store.NAMES}.json"):
         found.records += 1
         places[path].append(str(path))
     repeated = (" and ".join(several) for several in places.values() if len(several) > 1)
@@ -136,7 +138,7 @@ def _check_measures(run: Run, path: Path, place: str, found: Report) -> None:
     elif kept.version != measures.VERSION:
         found.unmeasured[f"version {kept.version} of the measures took them"] += 1
     elif (style := _style_of(run.record, path)) is None or style.shape != run.pixels.shape:
-        found.unmeasured["the style image is not at hand"] += 1
+        found.unmeasured["the style image is not in the current folder"] += 1
     else:
         found.measured += 1
         for name, value in structs.asdict(measures.measure(run.pixels, style)).items():
@@ -146,23 +148,30 @@ def _check_measures(run: Run, path: Path, place: str, found: Report) -> None:
 
 
 def _style_of(record: Record, path: Path) -> Pixels | None:
-    """The style image of a record: made again, or else the one kept beside reference runs."""
+    """The style image of a record: loaded again, or else the one kept beside reference runs."""
     asked, source = record.asked, record.source
-    with suppress(InputError):  # there is no such image, or it is damaged
-        if source.startswith((BUNDLED, SCIKIT_IMAGE)):
-            sha256, pixels = _style(source, asked.width)
-            if sha256 == asked.style_sha256:
-                return pixels
+    size, fit = _size_and_fit(record)
+    with suppress(InputError):  # there is no such image here, or it is damaged
+        sha256, pixels = _style(source, size, fit)
+        if sha256 == asked.style_sha256:
+            return pixels
+    with suppress(InputError):
         # Another release of a library may round the style image differently.
-        kept = path.parent.parent / STYLES / store.style_file_name(source, asked.width)
-        return _style(str(kept), asked.width)[1]
+        kept = path.parent.parent / STYLES / store.style_file_name(source, size)
+        return _style(str(kept), size, fit)[1]
     return None
 
 
 @functools.lru_cache(maxsize=64)
-def _style(source: str, size: int) -> tuple[str, Pixels]:
-    image = load_style(source, size)
+def _style(source: str, size: int, fit: Fit) -> tuple[str, Pixels]:
+    with warnings.catch_warnings(action="ignore"):  # they were given when the run was made
+        image = load_style(source, size, fit)
     return pixels_sha256(image), to_uint8(image)
+
+
+def _size_and_fit(record: Record) -> tuple[int, Fit]:
+    height, width = record.asked.height, record.asked.width
+    return min(height, width), "crop" if height == width else "keep"
 
 
 def _draw(
@@ -185,6 +194,7 @@ def _task_of(record: Record, weights: Encoder | None) -> Task | None:
     """The task that makes a run again; None if that takes too long or something is not at hand."""
     asked, name = record.asked, record.asked.encoder.partition(" ")[0]
     encoder = weights if weights and weights.sha256 == asked.encoder_sha256 else name
+    size, fit = _size_and_fit(record)
     is_small = asked.width <= LARGEST_RERUN and record.result.evaluations <= MOST_EVALUATIONS
     if not (is_small and record.is_repeatable) or encoder not in (weights, *OFFLINE):
         return None
@@ -196,7 +206,8 @@ def _task_of(record: Record, weights: Encoder | None) -> Task | None:
             encoder=encoder,
             protocol=asked.protocol.name,
             seed=asked.seed,
-            size=asked.width,
+            size=size,
+            fit=fit,
             iterations=record.iterations_asked,
             alpha=asked.alpha or ALPHA,
         )
