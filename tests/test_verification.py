@@ -1,7 +1,9 @@
 """Kept runs are what they say, or are named."""
 
+import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import styleinv
 from styleinv import InputError
 from styleinv.encoder import BUNDLED_WEIGHTS, Encoder
 from styleinv.images import save_png
+from styleinv.inversion import plan
 from styleinv.runs import measures, store
 from styleinv.runs.record import sealed
 from styleinv.runs.sweeps import sweep
@@ -207,3 +210,174 @@ def test_a_result_of_other_rounding_is_the_same_within_the_tolerance(runs: Path)
 def test_refuses_a_folder_without_records(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must hold run records"):
         verify(tmp_path / "nothing")
+
+
+# What programs and people leave beside a record: X stands for its name, Y for the name of another.
+BYSTANDERS = [
+    "._X",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+    "X~",
+    ".X.swp",
+    "#X#",
+    "X.bak",
+    "X.orig",
+    "X.part",
+    ".X.AbCdEf",
+    "~X.tmp",
+    "X (1).json",
+    "X copy.json",
+    "X (laptop's conflicted copy 2024-01-01).json",
+    "X.sync-conflict-20240101-120000-ABCDEFG.json",
+    "__MACOSX/._X",
+    ".ipynb_checkpoints/X",
+    ".ipynb_checkpoints/runs-checkpoint.jsonl",
+    ".Trash-1000/files/X",
+    ".snapshots/runs.jsonl",
+    ".git/index-seed0-01234567.json",
+    "runs.jsonl.bak",
+    "pictures/notes.json",
+]
+
+
+@pytest.mark.parametrize("name", BYSTANDERS)
+def test_what_lies_beside_runs_changes_nothing(runs: Path, name: str) -> None:
+    path = gram(runs)
+    before = store.read_folder(runs).keys()
+    stray = path.parent / name.replace("X", path.name)
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    stray.write_bytes(b"\x00\x05\x16\x07 of no use")
+    found = verify(runs)
+    assert (found.records, found.pictures, found.measured, found.wrong) == (3, 2, 2, [])
+    assert store.read_folder(runs).keys() == before
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)  # who reads it waits for ever
+
+
+def a_loop(path: Path) -> None:
+    path.with_suffix(".loop").symlink_to(path.parent)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, a_pipe, a_loop])
+@pytest.mark.parametrize("name", ["a-relu_1_1-gram-seed0-01234567.json", store.RECORDS])
+def test_what_is_no_file_is_no_record(runs: Path, name: str, make: Callable[[Path], None]) -> None:
+    before = store.read_folder(runs)
+    make(runs / "shown" / name)
+    assert store.read_folder(runs).keys() == before.keys()
+    assert verify(runs).wrong == []
+
+
+@pytest.mark.parametrize("suffix", [".json", ".png"])
+def test_a_copy_under_another_name_counts_once(runs: Path, suffix: str) -> None:
+    path, before = gram(runs), store.read_folder(runs).keys()
+    shutil.copy(path.with_suffix(suffix), path.with_name(f"Copy of {path.stem}{suffix}"))
+    assert verify(runs).wrong == []
+    assert store.read_folder(runs).keys() == before
+
+
+@pytest.mark.parametrize("name", ["e\u0301te\u0301", "12:30:01", "of another name"])
+def test_a_run_may_be_renamed(runs: Path, name: str) -> None:
+    """As by a Mac, which takes letters apart, or by what copies files to a USB stick."""
+    for path in sorted((runs / "shown").iterdir()):
+        path.rename(path.with_name(path.name.replace("dots", name, 1)))
+    assert verify(runs).wrong == []
+    assert len(store.read_folder(runs)) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: b"\n\n" + text + b" \n\n",
+        lambda text: text.rstrip(),
+    ],
+    ids=["a byte-order mark", "CRLF", "empty lines", "no end of line"],
+)
+def test_what_editors_and_git_do_to_text_is_no_damage(
+    runs: Path, change: Callable[[bytes], bytes]
+) -> None:
+    before = store.read_folder(runs)
+    for path in (gram(runs), runs / "bare" / store.RECORDS):
+        path.write_bytes(change(path.read_bytes()))
+    assert verify(runs).wrong == []
+    after = store.read_folder(runs)
+    assert [run.record for run in after.values()] == [run.record for run in before.values()]
+
+
+def test_a_link_to_nothing_is_named(runs: Path) -> None:
+    path = gram(runs)
+    path.unlink()
+    path.symlink_to("annexed")
+    (wrong,) = verify(runs).wrong
+    assert wrong == f"record '{path}' cannot be read: it links to a file that is not there"
+
+
+def test_a_folder_that_cannot_be_read_is_noted(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refuse(place: str) -> Any:
+        if Path(place).name == "shown":
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(UserWarning, match=r"shown cannot be read: Permission denied"):
+        assert verify(runs).records == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("Screenshot from 2024-01-01 12:30:01.png", "Screenshot from 2024-01-01 12-30-01"),
+        ("./bundled:strokes", "bundled-strokes"),
+        ("a\nb.png", "a-b"),
+        ('it\'s "so".png', "it's -so-"),
+        ("-rf.png", "rf"),
+        ("~.png", "~"),
+        ("trail .png", "trail "),
+        ("....png", "style"),
+        (".hidden.png", "hidden"),
+        ("e\u0301.png", "\xe9"),
+        ("100%#[a]{b}!$*?.png", "100%#[a]{b}!$--"),
+        ("a\\b|<c>.png", "a-b--c-"),
+        ("CON.png", "CON"),
+        ("a.b.tar.png", "a.b.tar"),
+        ("x-seed0-01234567.png", "x-seed0-01234567"),
+        (60 * "\U0001f3a8" + ".png", 18 * "\U0001f3a8"),
+        ("\u202egnp.png", "\u202egnp"),
+        (os.fsdecode(b"\xff.png"), "udcff"),
+    ],
+    ids=ascii,
+)
+def test_an_image_may_have_any_name(
+    file: str, name: str, bundled: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runs have names that every file system takes, and are found, and measured again."""
+    monkeypatch.chdir(tmp_path)
+    Image.radial_gradient("L").resize((32, 32)).save("picture.png")
+    os.rename("picture.png", file)
+    task = plan(file, layer="relu_1_1", encoder=bundled, size=16, iterations=2)
+    run, _ = store.obtain(task, "out")
+    assert run.path is not None
+    assert run.path.name.startswith(f"{name}-relu_1_1-gram-seed0-")
+    assert len(run.path.name.encode()) < 143 - len(".01234567.checkpoint")
+    assert store.obtain(task, "out")[1]
+    has_text = "\udcff" not in file  # a record, which is text, cannot say where the others are
+    found = verify(Path("out"), rerun=int(has_text))
+    assert (found.records, found.measured, found.wrong) == (1, int(has_text), [])
+
+
+def test_two_images_of_the_same_name_are_two_runs(bundled: Encoder, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("one/a.png", "two/a.png", "a.jpg")]
+    for file, colour in zip(files, ("red", "blue", "green"), strict=True):
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32), colour).save(file)
+    cell: dict[str, Any] = {"layers": ["relu_1_1"], "losses": ["gram"], "encoder": bundled}
+    lines: list[str] = []
+    runs = sweep(files, folder=tmp_path / "out", size=16, iterations=2, report=lines.append, **cell)
+    assert len({run.path for run in runs.values()}) == 3
+    assert verify(tmp_path / "out").records == 3
