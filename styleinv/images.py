@@ -18,7 +18,7 @@ from PIL.ExifTags import Base
 from torch import Tensor
 
 from styleinv.colour import to_srgb
-from styleinv.errors import InputError, nearest, one_line, one_of, whole_number
+from styleinv.errors import InputError, nearest, one_line, one_of, shorten, whole_number
 from styleinv.files import write_atomically
 from styleinv.styles import MAX_SIZE, MIN_SIZE, PAINTED, PHOTOGRAPHS, paint, photograph
 
@@ -89,7 +89,9 @@ _global = threading.Lock()
 
 
 # What is given as a style: a file, a name, or a picture that is open already.
-Source = str | os.PathLike[str] | Image.Image | Pixels
+Source = str | Path | Image.Image | Pixels
+# What records have in place of a file's name, where only Python has the style.
+ARRAY, IMAGE, TENSOR = UNNAMED = ("array", "image", "tensor")
 
 
 def load_style(source: Source, size: int = 256, fit: Fit = "crop") -> Tensor:
@@ -115,14 +117,11 @@ def load_style(source: Source, size: int = 256, fit: Fit = "crop") -> Tensor:
         InputError: the source is missing, not an image, damaged, transparent everywhere, smaller
             than 16 pixels, or larger than the limit.
     """
-    image, notes = read_style(source, size, fit)
-    for note in notes:
-        warnings.warn(one_line(f"{_name(source)}: {note}"), stacklevel=2)
-    return image
+    return read_style(source, size, fit)[0]
 
 
 def read_style(source: Source, size: int, fit: Fit) -> tuple[Tensor, tuple[str, ...]]:
-    """What `load_style` returns, and what it would warn of, without the image's name."""
+    """What `load_style` returns, and what it warns of, in sentences without the name."""
     whole_number("size", size, MIN_SIZE, MAX_SIZE)
     one_of("fit", fit, ("crop", "keep"))
     name = _name(source)
@@ -132,8 +131,10 @@ def read_style(source: Source, size: int, fit: Fit) -> tuple[Tensor, tuple[str, 
     if min(picture.size) < size:
         notes.append(f"its shorter side of {min(picture.size)} pixels is enlarged to {size}")
     resized = _resize(picture, size, fit, name)
+    for note in notes:
+        warnings.warn(one_line(f"{name}: {note}"), stacklevel=3)
     image = _to_tensor(np.asarray(resized).astype(np.float32) / np.float32(255))
-    return image, tuple(notes)
+    return image, tuple(map(one_line, notes))
 
 
 def short_name(source: Source) -> str:
@@ -158,9 +159,16 @@ def public_name(source: Source) -> str:
 
 def _name(source: Source) -> str:
     """The source as messages have it."""
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    return "array" if isinstance(source, np.ndarray) else "image"
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, np.ndarray):
+        return ARRAY
+    if isinstance(source, Image.Image):
+        return IMAGE
+    raise InputError(
+        f"style is {shorten(source)}, but must be a file, a name of `styleinv styles`, a PIL image "
+        "or a NumPy array"
+    )
 
 
 def save_png(image: Tensor, path: str | Path) -> None:

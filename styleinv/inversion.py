@@ -17,7 +17,7 @@ from styleinv.checkpoint import DEFAULT_SECONDS, Checkpoint
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.files import check_writable
-from styleinv.images import Fit, load_style, public_name, short_name
+from styleinv.images import TENSOR, Fit, Source, public_name, read_style, short_name
 from styleinv.losses import ALPHA, LOSSES, MOMENT_NAMES, REDRAWN, WITH_ALPHA, StyleLoss, make_loss
 from styleinv.machine import check_memory, needed_memory, reuse_freed_memory
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
@@ -38,7 +38,8 @@ class Task:
     Attributes:
         style: the style image, (3, H, W), float32 in [0, 1], on the CPU.
         source: where the style image came from: ``bundled:NAME``, ``skimage:NAME``, a file's name
-            without its folder, or "tensor".
+            without its folder, or one of `styleinv.images.UNNAMED`.
+        notes: what was done to the style image, see `load_style`.
     """
 
     style: Tensor
@@ -49,6 +50,7 @@ class Task:
     protocol: Protocol
     seed: int
     alpha: float = ALPHA
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < math.inf:
@@ -224,7 +226,7 @@ class Asked(TypedDict, total=False):
 
 
 def invert(
-    style: str | Path | Tensor,
+    style: Source | Tensor,
     *,
     callback: Callable[[Iterate], object] | None = None,
     checkpoint: str | Path | None = None,
@@ -234,7 +236,8 @@ def invert(
     """Invert `style` through `loss` at `layer`: `plan` and run in one call.
 
     Args:
-        style: an image file, ``bundled:NAME``, ``skimage:NAME``, or a tensor (3, H, W) in [0, 1].
+        style: an image file, ``bundled:NAME``, ``skimage:NAME``, a PIL image or a NumPy array of
+            uint8 (see `load_style`), or a tensor (3, H, W) in [0, 1].
         layer: one of `LAYERS` (default ``relu_2_1``).
         loss: ``gram`` (default), ``moment-1`` to ``moment-4``, ``mmd``, ``mmd-random`` (Adam only),
             or one of `styleinv.losses.BEYOND`.
@@ -272,7 +275,7 @@ def invert(
 
 
 def plan(
-    style: str | Path | Tensor,
+    style: Source | Tensor,
     *,
     layer: str = "relu_2_1",
     loss: str = "gram",
@@ -291,14 +294,15 @@ def plan(
     one_of("loss", loss, tuple(LOSSES))
     chosen = get_protocol(protocol).limited_to(iterations, seconds)
     seed = whole_number("seed", chosen.default_seed if seed is None else seed, 0, LARGEST_SEED)
+    notes: tuple[str, ...] = ()
     if isinstance(style, Tensor):
-        image, source = _check_tensor(style, size), "tensor"
+        image, source = _check_tensor(style, size), TENSOR
     else:
-        image = load_style(style, DEFAULT_SIZE if size is None else size, fit)
+        image, notes = read_style(style, DEFAULT_SIZE if size is None else size, fit)
         source = public_name(style)
     if not isinstance(encoder, Encoder):
         encoder = load_encoder(encoder, device=device)
-    return Task(image, source, layer, loss, encoder, chosen, seed, alpha)
+    return Task(image, source, layer, loss, encoder, chosen, seed, alpha, notes)
 
 
 def json_sha256(value: Any) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from styleinv import live
 from styleinv.encoder import LAYERS, SOURCES
 from styleinv.errors import InputError
-from styleinv.images import STYLE_NAMES, short_name
+from styleinv.images import STYLE_NAMES, UNNAMED, short_name
 from styleinv.live.labels import title_of
 from styleinv.losses import LOSSES
 from styleinv.protocol import PROTOCOLS
@@ -177,7 +177,7 @@ def _facts(record: Record) -> dict[str, str]:
 def command(record: Record) -> str:
     """The command that makes a run again; empty if only Python has its style or its protocol."""
     asked, own = record.asked, PROTOCOLS.get(record.asked.protocol.name)
-    if own is None or record.source == "tensor":
+    if own is None or record.source in UNNAMED:
         return ""
     seconds = asked.protocol.seconds
     options = {

@@ -169,6 +169,7 @@ class Record(Plain, frozen=True, omit_defaults=True):
         style: short name of the style image.
         source: where the style image came from, see `styleinv.inversion.Task`.
         picture: False if the record is kept without its picture.
+        notes: what was done to the style image, such as a conversion of its colours.
         sha256: the seal, see `sealed`.
     """
 
@@ -181,6 +182,7 @@ class Record(Plain, frozen=True, omit_defaults=True):
     trace: tuple[TracePoint, ...]
     measures: Measures
     picture: bool = True
+    notes: tuple[str, ...] = ()
     sha256: str = ""
 
     @property

@@ -114,6 +114,7 @@ def run_of(inversion: Inversion) -> Run:
         made_with=made_with,
         trace=tuple(TracePoint(*astuple(point)) for point in points),
         measures=measure(image, to_uint8(task.style)),
+        notes=task.notes,
     )
     return Run(sealed(record), image)
 
