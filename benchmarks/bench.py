@@ -72,7 +72,7 @@ def main() -> None:
         "rows": rows,
         "race": race,
     }
-    (BUILD / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+    (BUILD / "bench.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"kept in {BUILD / 'bench.json'}, drawn in {BUILD / 'bench.png'}")
 
 
@@ -83,7 +83,7 @@ def first_pictures() -> list[float]:
         [str(word) for word in command],
         env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     return [float(seconds) for seconds in finished.stdout.split()]

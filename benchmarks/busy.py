@@ -79,7 +79,7 @@ class Inversions:
             env={**own, **way},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
 
     def __enter__(self) -> "Inversions":

@@ -149,7 +149,9 @@ class Bench:
             "n4_size": N4_SIZE,
         }
         for part in sorted(self.folder.iterdir()):
-            record[part.name] = [json.loads(file.read_text()) for file in sorted(part.iterdir())]
+            record[part.name] = [
+                json.loads(file.read_text(encoding="utf-8")) for file in sorted(part.iterdir())
+            ]
         text = json.dumps(record, indent=1) + "\n"
         write_text(RECORD, text)
         print(f"collected in {RECORD}")
@@ -241,7 +243,7 @@ class Bench:
         """Peak resident memory of a process that does nothing but this inversion."""
         named = [self.source, cell["style"], str(cell["size"]), cell["layer"], cell["loss"]]
         command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), *named]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
         return {"bytes": int(done.stdout)}
 
     def _race_cells(self) -> list[Found]:
@@ -280,7 +282,7 @@ class Bench:
             text = json.dumps(shown | measure(cell) | made, indent=1) + "\n"
             write_text(path, text)
             print(f"{datetime.now(UTC):%H:%M:%S} {part} {path.stem}", flush=True)
-        found: Found = json.loads(path.read_text())
+        found: Found = json.loads(path.read_text(encoding="utf-8"))
         return found
 
 

@@ -114,7 +114,7 @@ def main(encoder_file: str, runs: Path) -> None:
     encoder = load_encoder(encoder_file)
     if encoder.sha256 != reference.encoder_sha256:
         raise SystemExit(f"{encoder_file} has other weights than the reference runs need")
-    seen = json.loads(RECORD.read_text())["runs"] if RECORD.exists() else {}
+    seen = json.loads(RECORD.read_text(encoding="utf-8"))["runs"] if RECORD.exists() else {}
     for name, task in planned(reference.sweeps, encoder):
         if task.address in seen and store.find(task, runs / name) is not None:
             continue

@@ -28,7 +28,7 @@ def peak_memory(loss: str) -> int:
     """Bytes, of the whole process."""
     command = [sys.executable, str(Path(__file__).with_name("peak_memory.py"))]
     asked = ["bundled", STYLE, str(SIZE), LAYER, loss, str(EVALUATIONS)]
-    done = subprocess.run([*command, *asked], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, *asked], capture_output=True, encoding="utf-8", check=True)
     return int(done.stdout)
 
 
@@ -55,5 +55,5 @@ if __name__ == "__main__":
         },
     }
     path = ROOT / "results" / "large.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path.read_text())
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(path.read_text(encoding="utf-8"))

@@ -51,6 +51,34 @@ def test_imports_go_one_way(room: str, file: Path) -> None:
     assert [name for name, rank in ranks.items() if rank > RANKS[room]] == []
 
 
+def text_calls(tree: ast.AST) -> Iterator[ast.Call]:
+    """The calls that read or write text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            modes = [x.value for x in node.args if isinstance(x, ast.Constant)]
+            is_text = (
+                name == "open" and modes and str(modes[-1]) in ("r", "w", "a", "x", "r+", "w+")
+            )
+            starts = any(keyword.arg in ("text", "universal_newlines") for keyword in node.keywords)
+            if is_text or starts or name in ("read_text", "write_text"):
+                yield node
+
+
+@pytest.mark.parametrize("folder", ["styleinv", "book", "benchmarks", "training"])
+def test_text_is_utf_8_whatever_the_locale(folder: str) -> None:
+    """Every call names the encoding, but for our own function, which has it inside."""
+    bare = [
+        f"{file.relative_to(ROOT)}:{call.lineno}"
+        for file in (ROOT / folder).rglob("*.py")
+        for call in text_calls(ast.parse(file.read_bytes()))
+        if not any(keyword.arg == "encoding" for keyword in call.keywords)
+        and not (getattr(call.func, "attr", "") == "read_text" and call.args)
+        and getattr(call.func, "id", "") != "write_text"
+    ]
+    assert bare == []
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_module_is_hidden_by_what_its_package_exports(room: str) -> None:
     """After `import package.name`, that name is the module."""

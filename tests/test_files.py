@@ -5,7 +5,6 @@ import os
 import resource
 import stat
 import tempfile
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -218,11 +217,3 @@ def test_files_have_the_rights_that_the_reader_gives_files(
     wanted = dict.fromkeys((".png", ".json", ".jsonl", ".lock", ".checkpoint"), 0o666 & ~mask)
     assert modes == wanted
     assert stat.S_IMODE((shared / "runs").stat().st_mode) == 0o2000 | 0o777 & ~mask
-
-
-def test_text_is_utf_8_whatever_the_locale(tmp_path: Path) -> None:
-    from styleinv.files import write_text
-
-    with warnings.catch_warnings(action="error"):
-        write_text(tmp_path / "text", "é☃\n")
-    assert (tmp_path / "text").read_bytes() == b"\xc3\xa9\xe2\x98\x83\n"

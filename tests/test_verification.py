@@ -212,28 +212,28 @@ def test_refuses_a_folder_without_records(tmp_path: Path) -> None:
         verify(tmp_path / "nothing")
 
 
-# What programs and people leave beside a record: X stands for its name, Y for the name of another.
+# What programs and people leave beside a record, {}.
 BYSTANDERS = [
-    "._X",
+    "._{}",
     ".DS_Store",
     "Thumbs.db",
     "desktop.ini",
-    "X~",
-    ".X.swp",
-    "#X#",
-    "X.bak",
-    "X.orig",
-    "X.part",
-    ".X.AbCdEf",
-    "~X.tmp",
-    "X (1).json",
-    "X copy.json",
-    "X (laptop's conflicted copy 2024-01-01).json",
-    "X.sync-conflict-20240101-120000-ABCDEFG.json",
-    "__MACOSX/._X",
-    ".ipynb_checkpoints/X",
+    "{}~",
+    ".{}.swp",
+    "#{}#",
+    "{}.bak",
+    "{}.orig",
+    "{}.part",
+    ".{}.AbCdEf",
+    "~{}.tmp",
+    "{} (1).json",
+    "{} copy.json",
+    "{} (laptop's conflicted copy 2024-01-01).json",
+    "{}.sync-conflict-20240101-120000-ABCDEFG.json",
+    "__MACOSX/._{}",
+    ".ipynb_checkpoints/{}",
     ".ipynb_checkpoints/runs-checkpoint.jsonl",
-    ".Trash-1000/files/X",
+    ".Trash-1000/files/{}",
     ".snapshots/runs.jsonl",
     ".git/index-seed0-01234567.json",
     "runs.jsonl.bak",
@@ -245,7 +245,7 @@ BYSTANDERS = [
 def test_what_lies_beside_runs_changes_nothing(runs: Path, name: str) -> None:
     path = gram(runs)
     before = store.read_folder(runs).keys()
-    stray = path.parent / name.replace("X", path.name)
+    stray = path.parent / name.format(path.name)
     stray.parent.mkdir(parents=True, exist_ok=True)
     stray.write_bytes(b"\x00\x05\x16\x07 of no use")
     found = verify(runs)

@@ -180,7 +180,7 @@ def train(args: argparse.Namespace) -> None:
         "torch": torch.__version__,
         "sha256": load_encoder(weights).sha256,
     }
-    (args.out / "bundled.json").write_text(json.dumps(card, indent=2) + "\n")
+    (args.out / "bundled.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def epochs(

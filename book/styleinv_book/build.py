@@ -59,7 +59,7 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     if not (root / "_toc.yml").is_file():
         raise InputError(f"root is {str(root)!r}, but must be the project's folder, with _toc.yml")
     # In the order of the table of contents.
-    names = re.findall(r"file: (notebooks/\S+)", (root / "_toc.yml").read_text())
+    names = re.findall(r"file: (notebooks/\S+)", (root / "_toc.yml").read_text(encoding="utf-8"))
     notebooks = {source: jupytext.read(source) for source in (root / f"{x}.md" for x in names)}
     defaults = {source: defaults_of(notebook) for source, notebook in notebooks.items()}
     given = check_parameters(parameters, ChainMap(*defaults.values()))
@@ -199,9 +199,9 @@ def _fill(stage: Path, root: Path, executed: Mapping[Path, Path]) -> None:
     for source, notebook in executed.items():
         shutil.copy(notebook, stage / "notebooks" / f"{source.stem}.ipynb")
     (stage / RESULTS).symlink_to(root / RESULTS)
-    config = yaml.safe_load((root / "_config.yml").read_text())
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["execute"] = {"execute_notebooks": "off"}
-    (stage / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True))
+    (stage / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 
 def _render(stage: Path) -> None:
@@ -210,10 +210,10 @@ def _render(stage: Path) -> None:
     program = str(Path(sys.executable).with_name("jupyter-book"))
     command = [program, "build", str(stage), "-W", "-n", "--keep-going"]
     _say("Rendering the pages")
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         finished = subprocess.run(command, stdout=output, stderr=output, check=False)
     if finished.returncode != 0:
-        text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text())  # its colours
+        text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text(encoding="utf-8"))  # its colours
         problems = re.findall(r".*(?:WARNING|ERROR|Error:).*", text.replace(f"{stage}/", ""))
         reason = problems[0].strip() if problems else "no reason given"
         raise InputError(f"the pages do not render without a warning ({reason}); see {log}")

@@ -40,7 +40,7 @@ def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, 
 def _read(file: Path) -> dict[str, Any]:
     # PyYAML passes on whatever a value's constructor raises. A pipe would be waited for forever.
     with suppress(Exception):
-        content = yaml.safe_load(file.read_text()) if file.is_file() else None
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
         if isinstance(content, dict):
             return content
     raise InputError(
