@@ -26,7 +26,7 @@ from styleinv.files import write_text
 from styleinv.inversion import plan
 from styleinv.machine import SHORT_WAIT
 
-RECORD = Path(os.environ.get("BUSYOUT", "/tmp/busy.json"))
+RECORD = Path(__file__).parents[1] / "results" / "busy.json"
 LAYER, LOSS = "relu_2_2", "gram"
 # Evaluations by size: too few for theta, and about a second each.
 EVALUATIONS = {64: 60, 128: 20, 256: 6}

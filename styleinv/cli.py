@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -32,6 +32,7 @@ from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
 from styleinv.inversion import DEFAULT_SIZE, Task, plan
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
 from styleinv.optim import Iterate
+from styleinv.preflight import preflight
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.styles import PAINTED, PHOTOGRAPHS
 
@@ -55,9 +56,12 @@ app = typer.Typer(
 
 # --- options that several commands have
 
+LayerOption = Annotated[str, Option(help=f"Layer to invert: {', '.join(LAYERS)}.")]
+LossOption = Annotated[str, Option(help=f"Style loss: {', '.join(LOSSES)}.")]
 EncoderOption = Annotated[str, Option(help=f"{', '.join(SOURCES)}, or a file of weights.")]
 ProtocolOption = Annotated[str, Option(help=f"{', '.join(PROTOCOLS)}; see `invert --help`.")]
 SizeOption = Annotated[int, Option(help="Shorter side in pixels, 16 to 4096.")]
+FitOption = Annotated[Fit, Option(help="Crop to a square, or keep the aspect ratio.")]
 IterationsOption = Annotated[int | None, Option(help="Replace the protocol's budget, see above.")]
 DeviceOption = Annotated[str, Option(help="cpu, cuda or mps; no silent fallback.")]
 OutOption = Annotated[Path, Option(help="Folder for the PNGs and their JSON records.")]
@@ -77,13 +81,13 @@ def _options(version: Annotated[bool, Option("--version")] = False) -> None:
 @app.command()
 def invert(
     style: Annotated[str, Argument(help=f"Image file, {BUNDLED}NAME or {SCIKIT_IMAGE}NAME.")],
-    layer: Annotated[str, Option(help=f"Layer to invert: {', '.join(LAYERS)}.")] = "relu_2_1",
-    loss: Annotated[str, Option(help=f"Style loss: {', '.join(LOSSES)}.")] = "gram",
+    layer: LayerOption = "relu_2_1",
+    loss: LossOption = "gram",
     encoder: EncoderOption = "bundled",
     protocol: ProtocolOption = "fast",
     seed: Annotated[int | None, Option(help="Seed of the noise; default: the protocol's.")] = None,
     size: SizeOption = DEFAULT_SIZE,
-    fit: Annotated[Fit, Option(help="Crop to a square, or keep the aspect ratio.")] = "crop",
+    fit: FitOption = "crop",
     iterations: IterationsOption = None,
     seconds: Annotated[float | None, Option(help="Stop after this much time, see above.")] = None,
     alpha: Annotated[float, Option(help=f"Kernel width of {' and '.join(WITH_ALPHA)}.")] = ALPHA,
@@ -122,15 +126,18 @@ def invert(
         device=device,
     )
     _check_writable(out)
-    raise typer.Exit(_run(task, out, checkpoint_every, again))
+    raise typer.Exit(_run(task, (style, fit), out, checkpoint_every, again))
 
 
-def _run(task: Task, out: Path, checkpoint_every: float, again: bool) -> int:
+def _run(
+    task: Task, given: tuple[str, Fit], out: Path, checkpoint_every: float, again: bool
+) -> int:
     """Find the run of a task in `out` or make it, and say what came out; returns the exit code."""
     from styleinv.runs import store, sweeps
 
-    if not store.path_of(task, out).exists():
-        _report(f"{task.check_memory()}.")
+    style, fit = given
+    if again or not store.path_of(task, out).exists():
+        _report_all(preflight([task], [style], fit))
     with _progress(task) as show, _interrupts() as asked_to_stop:
 
         def callback(iterate: Iterate) -> bool:
@@ -154,6 +161,45 @@ def _run(task: Task, out: Path, checkpoint_every: float, again: bool) -> int:
     if run.was_stopped:
         _report(GOES_ON if task.protocol.can_go_on else STARTS_AGAIN.format(task.protocol.name))
     return {"stopped": 130, "not finite": 1}.get(result.stop_reason, 0)
+
+
+@app.command()
+def check(
+    images: Annotated[list[str], Argument(help="Style images, as for `invert`.")],
+    layer: LayerOption = "relu_2_1",
+    loss: LossOption = "gram",
+    encoder: EncoderOption = "bundled",
+    protocol: ProtocolOption = "fast",
+    size: SizeOption = DEFAULT_SIZE,
+    fit: FitOption = "crop",
+    iterations: IterationsOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Tell what `invert` would do with images: what it reads, cuts off and needs, and for how long.
+
+    Example: styleinv check painting.jpg --layer relu_2_2 --size 256
+
+    The time is measured by the first evaluations of the run; nothing is kept. The exit code is 2 if
+    an image, or the run, would be refused.
+    """
+    weights, refused = load_encoder(encoder, device=device), False
+    for image in images:
+        try:
+            task = plan(
+                image,
+                layer=layer,
+                loss=loss,
+                encoder=weights,
+                protocol=protocol,
+                size=size,
+                fit=fit,
+                iterations=iterations,
+            )
+            print(*preflight([task], [image], fit), sep="\n", flush=True)
+        except InputError as error:
+            refused = True
+            _report(f"Error: {error}.")
+    raise typer.Exit(2 if refused else 0)
 
 
 # --- sweep
@@ -188,6 +234,7 @@ def sweep(
 
     Ctrl-C finishes the current iteration; the same command then continues.
     """
+    from styleinv.runs import store
     from styleinv.runs.reference import make_reference_runs
     from styleinv.runs.sweeps import Execution, make_runs, plan_sweep
 
@@ -206,6 +253,8 @@ def sweep(
             size=size,
             iterations=[iterations],
         )
+        if missing := [task for task in tasks if not store.path_of(task, out).exists()]:
+            _report_all(preflight(missing, style or []))
     with _interrupts() as asked_to_stop, _cluster(workers, scheduler, threads) as cluster:
         execution = Execution(asked_to_stop, checkpoint_every, cluster)
         if reference is None:
@@ -365,6 +414,11 @@ def encoders() -> None:
 def _report(line: str) -> None:
     """Print a line for the person at the keyboard; results go to the standard output instead."""
     console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def _report_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        _report(line)
 
 
 @contextmanager

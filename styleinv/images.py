@@ -6,7 +6,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -135,6 +135,40 @@ def read_style(source: Source, size: int, fit: Fit) -> tuple[Tensor, tuple[str, 
         warnings.warn(one_line(f"{name}: {note}"), stacklevel=3)
     image = _to_tensor(np.asarray(resized).astype(np.float32) / np.float32(255))
     return image, tuple(map(one_line, notes))
+
+
+def describe(source: str | Path, size: int, fit: Fit = "crop") -> str:
+    """What a style image that can be read is, and what of it is inverted, in two sentences.
+
+    The arguments are those of `load_style`, whose warnings tell the rest.
+    """
+    name = _name(source)
+    if name.startswith(BUNDLED):
+        return f"{name}: a painted style, {size} x {size} pixels, made at this size."
+    if name.startswith(SCIKIT_IMAGE):
+        picture, _ = _open(source, name)
+        said, (width, height) = "a photograph, RGB", picture.size
+    else:
+        with _own_settings(_most_pixels()), Image.open(name, formats=_formats()) as picture:
+            frames = getattr(picture, "n_frames", 1) if _has_frames(picture) else 1
+            orientation = _orientation(picture)
+            width, height = picture.size[::-1] if orientation in range(5, 9) else picture.size
+            facts = {
+                f"{picture.format}, {picture.mode}": True,
+                "colour profile" if picture.info.get("icc_profile") else "no colour profile": True,
+                "alpha" if picture.has_transparency_data else "no alpha": True,
+                "turned as its EXIF data says": orientation != 1,
+                f"{frames} frames or pages": frames > 1,
+            }
+        said = ", ".join(fact for fact, holds in facts.items() if holds)
+    wide, high = (size * side // min(width, height) for side in (width, height))
+    cut = 100 * (1 - size * size / (wide * high)) if fit == "crop" else 0.0
+    where = "left and right" if wide > high else "top and bottom"
+    rest = f"{cut:.0f}% of it, {where}, is cut off" if cut else "nothing is cut off"
+    return (
+        f"{name}: {said}, {width:,} x {height:,} pixels. It is resized to {wide:,} x {high:,}; "
+        f"{rest}."
+    )
 
 
 def short_name(source: Source) -> str:
@@ -346,6 +380,13 @@ def _decode(picture: Image.Image, head: bytes = b"") -> tuple[Image.Image, list[
     if max(density) > 1.02 * min(density):
         notes.append("its pixels are not square, but are taken as square")
     return rgb, notes
+
+
+def _orientation(picture: Image.Image) -> int:
+    """How the picture is to be turned or mirrored to be upright: 1 to 8, as EXIF has it."""
+    with suppress(Exception):  # damaged metadata can raise anything
+        return int(picture.getexif().get(Base.Orientation, 1))
+    return 1
 
 
 def _has_frames(picture: Image.Image) -> bool:

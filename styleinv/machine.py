@@ -142,6 +142,17 @@ def amount(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size > 1e8 else f"{size / 1e6:.0f} MB"
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a short text, such as "0.5 s", "2:05 min" or "1:30 h"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,}:{minutes:02} h"
+    if minutes:
+        return f"{minutes}:{rest:02} min"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
 @contextmanager
 def reuse_freed_memory() -> Iterator[None]:
     """Have glibc keep large freed blocks for reuse, and give them back at the end.

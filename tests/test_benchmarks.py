@@ -6,6 +6,8 @@ from pathlib import Path
 
 # The scripts import each other from their folder, see pyproject.toml.
 import bench
+import busy
+import evaluations
 import full
 import pytest
 from first_picture import first_picture
@@ -15,6 +17,7 @@ from ways import LOSSES, gflop, in_bfloat16
 from styleinv.encoder import LAYERS, Encoder
 from styleinv.inversion import noise_image, plan
 from styleinv.protocol import RELEASED
+from tests.conftest import ROOT
 
 STEPS = 12
 
@@ -74,3 +77,29 @@ def test_full_record_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch, tmp_p
     text = (tmp_path / "performance.json").read_text()
     assert '"x": 1' in text
     assert str(tmp_path) not in text
+
+
+def test_busy_measures_each_way_alone_and_beside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small = {"PAIRS": 1, "EVALUATIONS": {64: 60}, "RECORD": tmp_path / "busy.json"}
+    for name, value in small.items():
+        monkeypatch.setattr(busy, name, value)
+    busy.main(["OMP_WAIT_POLICY=PASSIVE"])
+    found = json.loads((tmp_path / "busy.json").read_text(encoding="utf-8"))
+    (row,) = found["rows"]
+    assert (row["size"], row["way"]) == (64, "OMP_WAIT_POLICY=PASSIVE")
+    assert row["beside"]["median"] > 0 < row["alone"]["median"]
+    assert row["alone_to_first"]["median"] == 1
+
+
+def test_known_evaluations_are_those_of_the_records(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of the reference runs; the sweeps with the bundled encoder are not kept."""
+    shipped = json.loads(evaluations.KNOWN.read_text(encoding="utf-8"))["evaluations"]
+    monkeypatch.setattr(evaluations, "KNOWN", tmp_path / "evaluations.json")
+    evaluations.main([str(ROOT / "results" / "runs")])
+    found = json.loads((tmp_path / "evaluations.json").read_text(encoding="utf-8"))["evaluations"]
+    (encoder,) = (name for name, sizes in found.items() if "256" in sizes)
+    assert shipped[encoder] == found[encoder]

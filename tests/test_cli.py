@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from styleinv import __version__, cli
 from styleinv.encoder import Encoder
+from styleinv.optim import Monitor
 from tests.conftest import ROOT
 
 # Runs the command line with these arguments; its exit code, and what it printed and reported.
@@ -38,15 +38,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run
 
 
-def ctrl_c() -> RemovableHandle:
-    """Press Ctrl-C when features or losses are computed for the 50th time from here."""
-    calls = itertools.count(1)
+@pytest.fixture
+def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at the 16th iterate that the command line sees."""
+    see, seen = Monitor.see, itertools.count(1)
 
-    def press(*_: object) -> None:
-        if next(calls) == 50:
+    def press(self: Monitor, loss: float, image: Tensor) -> str | None:
+        if self.callback is not None and next(seen) == 16:
             signal.raise_signal(signal.SIGINT)
+        return see(self, loss, image)
 
-    return register_module_forward_pre_hook(press)
+    monkeypatch.setattr(Monitor, "see", press)
 
 
 def test_the_program_is_installed_and_a_module_to_run() -> None:
@@ -76,12 +78,37 @@ def test_invert_writes_picture_and_record_once(run: Run, tmp_path: Path) -> None
         assert ("kept from an earlier run" in said) == is_found
 
 
+def test_check_tells_of_each_image_and_makes_nothing(run: Run, tmp_path: Path) -> None:
+    Image.radial_gradient("L").save("good.png")
+    code, printed, said = run("check", "good.png", "bundled:dots", "--size", 16, "--iterations", 3)
+    assert (code, said) == (0, "")
+    good, memory, time, dots, *_ = printed.splitlines()
+    assert good.startswith("good.png: PNG, L, no colour profile, no alpha, 256 x 256 pixels. It is")
+    assert dots.startswith("bundled:dots: a painted style, 16 x 16 pixels")
+    assert memory.startswith("The run needs about ")
+    assert time.startswith("The run takes about ")
+    assert "3 evaluations" in time
+    code, printed, said = run("check", "absent.png", "good.png", "--size", 16)
+    assert (code, len(printed.splitlines())) == (2, 3)  # the others are checked all the same
+    assert said.startswith("Error: image 'absent.png' is not an existing file")
+    assert [file.name for file in tmp_path.iterdir()] == ["good.png"]
+
+
+def test_invert_and_sweep_begin_with_what_check_tells(run: Run) -> None:
+    cell = ("--size", 16, "--iterations", 3, "--layer", "relu_1_1")
+    said = run("invert", "bundled:dots", *cell)[2]
+    assert said.startswith("bundled:dots: a painted style, 16 x 16 pixels")
+    said = run("sweep", "--style", "bundled:dots", "--loss", "gram", "--loss", "mmd", *cell)[2]
+    assert "The run takes about " in said  # the other one is there already
+    assert "The run takes" not in run("invert", "bundled:dots", *cell)[2]
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_sweep_goes_on_after_ctrl_c_and_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
     cells = ("--layer", "relu_1_1", "--loss", "gram", "--loss", "mmd", "--seeds", 2, "--size", 16)
     styles = ("--style", "bundled:dots", "--style", "bundled:strokes")
     command = ("sweep", *styles, *cells, "--iterations", 10, "--out", "runs")
-    with ctrl_c():
-        code, _, said = run(*command)
+    code, _, said = run(*command)
     assert code == 130
     assert GOES_ON in said
     assert len(list(tmp_path.glob("runs/*.checkpoint"))) == 1
@@ -105,12 +132,12 @@ def test_sweep_knows_the_protocols_that_only_the_book_compares(
     assert made["asked"]["protocol"]["name"] == "n4-noise"
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
     """The picture as far as it is, and a checkpoint from which the same command goes on."""
     options = ("--size", 16, "--protocol", "chapter", "--iterations", 40)
     command = ("invert", "bundled:strokes", *options)
-    with ctrl_c():
-        code, printed, said = run(*command)
+    code, printed, said = run(*command)
     assert code == 130
     assert GOES_ON in said
     png, record = (tmp_path / line for line in printed.splitlines())
@@ -126,9 +153,9 @@ def test_ctrl_c_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_says_that_a_protocol_has_no_checkpoints(run: Run) -> None:
-    with ctrl_c():
-        code, _, said = run("invert", "bundled:dots", "--protocol", "scipy", "--size", 16)
+    code, _, said = run("invert", "bundled:dots", "--protocol", "scipy", "--size", 16)
     assert code == 130
     assert "start from the beginning: protocol 'scipy' has no checkpoints" in said
 

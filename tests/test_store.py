@@ -11,9 +11,10 @@ import pytest
 from styleinv import InputError
 from styleinv.encoder import Encoder
 from styleinv.inversion import RESULTS_VERSION, Task, plan
+from styleinv.machine import duration
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.runs import store
-from styleinv.runs.record import Record, asked_of, duration, sealed
+from styleinv.runs.record import Record, asked_of, sealed
 from styleinv.runs.store import Run
 
 

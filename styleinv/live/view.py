@@ -15,8 +15,9 @@ from styleinv.images import Pixels
 from styleinv.inversion import Task
 from styleinv.live.labels import COLOURS, title_of
 from styleinv.live.session import Attempt, Session
+from styleinv.machine import duration
 from styleinv.runs import measures, store
-from styleinv.runs.record import Asked, Record, asked_of, duration
+from styleinv.runs.record import Asked, Record, asked_of
 
 # Measuring takes at most a tenth of the time.
 MEASURE_SHARE = 0.1

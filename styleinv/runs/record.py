@@ -250,14 +250,3 @@ def unit_of(protocol: Settings) -> str:
 def budget_of(protocol: Settings) -> str:
     """A protocol's budget with its unit, such as "1,000 evaluations"."""
     return f"{protocol.budget:,} {unit_of(protocol)}{'s' * (protocol.budget != 1)}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a short text, such as "0.5 s", "2:05 min" or "1:30 h"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,}:{minutes:02} h"
-    if minutes:
-        return f"{minutes}:{rest:02} min"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

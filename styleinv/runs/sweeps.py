@@ -16,9 +16,9 @@ from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of
 from styleinv.inversion import RESULTS_VERSION, Task, plan
 from styleinv.losses import LOSSES
+from styleinv.machine import duration
 from styleinv.protocol import Protocol
 from styleinv.runs import store
-from styleinv.runs.record import duration
 from styleinv.runs.store import Run
 
 if TYPE_CHECKING:  # Dask is an extra

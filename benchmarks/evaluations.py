@@ -1,0 +1,52 @@
+"""How many evaluations runs of `fast` take, by encoder, size, layer and loss, from finished runs.
+
+`python benchmarks/evaluations.py FOLDER...` reads the records in these folders and writes
+`styleinv/evaluations.json`, from which `styleinv check` tells how long a run will take. The present
+file was made from `results/runs` and from sweeps with the bundled encoder: at 64 and 128 pixels
+over strokes, marbling, coffee, mosaic, immunohistochemistry and woodcut, at 256 without marbling
+and woodcut.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from styleinv.files import write_text
+from styleinv.preflight import KNOWN
+from styleinv.protocol import FAST
+from styleinv.runs.store import read_records
+
+# Of the runs of a cell, these percentiles.
+LOW, LIKELY, HIGH = 10, 50, 90
+FEWEST = 4
+# With random weights every run is another case.
+WITHOUT = "random"
+
+
+def main(folders: Sequence[str]) -> None:
+    """Read, summarise, write."""
+    cells = defaultdict(list)
+    for folder in folders:
+        for record in read_records(Path(folder)).values():
+            asked = record.asked
+            is_usual = asked.protocol.name == FAST.name and record.iterations_asked is None
+            if is_usual and asked.height == asked.width and not asked.encoder.startswith(WITHOUT):
+                cell = asked.encoder_sha256, str(asked.height), asked.layer, asked.loss
+                cells[cell].append(record.result.evaluations)
+    found: dict[str, dict[str, dict[str, dict[str, list[int]]]]] = {}
+    for (encoder, size, layer, loss), numbers in sorted(cells.items()):
+        if len(numbers) >= FEWEST and FAST.theta_of(loss) is not None:
+            row = [round(value) for value in np.percentile(numbers, [LOW, LIKELY, HIGH])]
+            layers = found.setdefault(encoder, {}).setdefault(size, {})
+            layers.setdefault(layer, {})[loss] = row
+    lines = json.dumps({"percentiles": [LOW, LIKELY, HIGH], "evaluations": found}, indent=1)
+    write_text(KNOWN, lines + "\n")
+    print(f"kept in {KNOWN}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,170 @@
+"""Before a run: what is inverted, how much memory it needs, how long it takes on this machine.
+
+The seconds of one evaluation are measured by a few; how many evaluations a run takes until it ends
+is known for two encoders from finished runs (`evaluations.json`, which benchmarks/evaluations.py
+makes). For others there is only the budget.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import statistics
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from styleinv.images import Fit, describe
+from styleinv.inversion import Task
+from styleinv.machine import duration
+from styleinv.protocol import FAST
+
+KNOWN = Path(__file__).with_name("evaluations.json")
+# A probe is a run of so many evaluations, or of so many seconds if these are over first.
+PROBE, PROBE_SECONDS = 10, 5.0
+
+
+@dataclass(frozen=True)
+class Range:
+    """The lowest, the likeliest and the highest of a number that is not known exactly."""
+
+    low: float
+    likely: float
+    high: float
+
+    def times(self, other: "Range") -> "Range":
+        return Range(self.low * other.low, self.likely * other.likely, self.high * other.high)
+
+    def at_most(self, limit: float) -> "Range":
+        return Range(min(self.low, limit), min(self.likely, limit), min(self.high, limit))
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run is expected to take.
+
+    Attributes:
+        evaluations: of loss and gradient until the run ends.
+        each: seconds of one evaluation, with the optimiser's own work.
+        most: the largest number of evaluations, or of Adam's iterations with all extra rounds.
+        limit: of the wall time in seconds; infinite if there is none.
+        is_known: whether finished runs say how many evaluations such a run takes.
+    """
+
+    evaluations: Range
+    each: Range
+    most: int
+    limit: float
+    is_known: bool
+
+    @property
+    def seconds(self) -> Range:
+        return self.evaluations.times(self.each).at_most(self.limit)
+
+    def __str__(self) -> str:
+        """A sentence without a full stop."""
+        found, number, ms = self.seconds, self.evaluations.likely, 1000 * self.each.likely
+        if not self.is_known:
+            return (
+                f"The run takes at most about {duration(found.likely)}: {number:,.0f} evaluations "
+                f"of {ms:.0f} ms; it ends earlier where it reaches theta"
+            )
+        return (
+            f"The run takes about {duration(found.likely)} ({duration(found.low)} to "
+            f"{duration(found.high)}): about {number:,.0f} evaluations of {ms:.0f} ms, and at most "
+            f"{self.most:,}"
+        )
+
+
+def preflight(tasks: Sequence[Task], styles: Iterable[str | Path], fit: Fit = "crop") -> list[str]:
+    """What there is to know before the runs of `tasks`, whose styles were given as `styles`.
+
+    Raises:
+        InputError: a run needs more memory than there is, or its first loss is not finite.
+    """
+    largest = max(tasks, key=Task.needed_memory)
+    memory, size = largest.check_memory(), min(largest.style.shape[1:])
+    return [
+        *(describe(style, size, fit) for style in styles),
+        f"{memory}.",
+        f"{forecast(tasks[0]) if len(tasks) == 1 else _together(tasks)}.",
+    ]
+
+
+def _together(tasks: Sequence[Task]) -> str:
+    """How long runs of one size take one after another; one of each layer and loss is probed."""
+    cells = Counter((task.layer, task.loss) for task in tasks)
+    of_cells = {(task.layer, task.loss): task for task in reversed(tasks)}
+    found = {cell: forecast(task) for cell, task in of_cells.items()}
+    each = [
+        found[cell].seconds.times(Range(number, number, number)) for cell, number in cells.items()
+    ]
+    low, likely, high = (sum(bounds) for bounds in zip(*map(astuple, each), strict=True))
+    runs = f"The {len(tasks)} runs, one after another, take"
+    if not all(one.is_known for one in found.values()):
+        return f"{runs} at most about {duration(likely)}"
+    return f"{runs} about {duration(likely)} ({duration(low)} to {duration(high)})"
+
+
+def forecast(task: Task) -> Forecast:
+    """Probe this machine with the first evaluations of a run, and look up how many there will be.
+
+    Raises:
+        InputError: the run cannot be made.
+    """
+    protocol = task.protocol
+    most = protocol.budget(task.loss, task.layer)
+    if protocol.method == "adam":
+        most += protocol.extra_rounds * protocol.extra_iterations
+    known = _known_evaluations(task)
+    return Forecast(
+        evaluations=(known or Range(most, most, most)).at_most(most),
+        each=_seconds_of_an_evaluation(task),
+        most=most,
+        limit=math.inf if protocol.seconds is None else protocol.seconds,
+        is_known=known is not None or protocol.theta_of(task.loss) is None,
+    )
+
+
+def _seconds_of_an_evaluation(task: Task) -> Range:
+    """Make the first evaluations; the quickest, the median and the slowest of them."""
+    short = dataclasses.replace(task.protocol, warmups={}).limited_to(PROBE, PROBE_SECONDS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run itself will say it
+        trace = dataclasses.replace(task, protocol=short).run().trace
+    each = [
+        (after.seconds - before.seconds) / (after.evaluations - before.evaluations)
+        for before, after in pairwise(trace)
+    ]
+    # The first one is slow: memory is taken, and the convolutions are set up.
+    each = each[1:] or each or [trace[0].seconds]
+    return Range(min(each), statistics.median(each), max(each))
+
+
+def _known_evaluations(task: Task) -> Range | None:
+    """How many evaluations such runs took at the nearest size that was measured."""
+    sizes = _known().get(task.encoder.sha256, {})
+    cells = {
+        int(size): layers[task.layer][task.loss]
+        for size, layers in sizes.items()
+        if task.loss in layers.get(task.layer, {})
+    }
+    own = task.protocol.settings(task.loss, task.layer)
+    usual = FAST.settings(task.loss, task.layer)
+    # Another budget does not change how the run goes until then.
+    unlike = {name for name in usual if own.get(name) != usual[name]} - {"budget", "seconds"}
+    if not cells or unlike:
+        return None
+    side = math.sqrt(task.style[0].numel())
+    nearest = min(cells, key=lambda size: abs(math.log(size / side)))
+    return Range(*cells[nearest])
+
+
+@functools.cache
+def _known() -> dict[str, dict[str, dict[str, dict[str, Sequence[float]]]]]:
+    """Encoder's SHA-256, size, layer and loss -> lowest, likeliest and highest evaluations."""
+    found = json.loads(KNOWN.read_text(encoding="utf-8"))["evaluations"]
+    return dict(found)
