@@ -79,7 +79,7 @@ def available_processors(root: Path = Path("/")) -> float:
     The limit need not be whole: a container may have half a processor. The kernel's files are read
     below `root`.
     """
-    allowed = [float(len(os.sched_getaffinity(0))) if _HAS_AFFINITY else float(os.cpu_count() or 1)]
+    allowed = [float(_processors())]
     for group in _groups(root, "cpu"):
         # "150000 100000": so many microseconds of processors in so many of time, or "max".
         words = _text(group / "cpu.max").split()
@@ -88,6 +88,11 @@ def available_processors(root: Path = Path("/")) -> float:
         if len(numbers) == 2 and all(numbers):
             allowed.append(numbers[0] / numbers[1])
     return min(allowed)
+
+
+def _processors() -> int:
+    """How many processors this process may run on; where the system does not say, all there are."""
+    return len(os.sched_getaffinity(0)) if _HAS_AFFINITY else os.cpu_count() or 1
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
@@ -178,5 +183,5 @@ def share_processors(environment: MutableMapping[str, str]) -> None:
     if not any(name in environment for name in _WAIT):
         environment.update(SHORT_WAIT)
     threads = max(1, math.floor(available_processors()))
-    if threads < (os.cpu_count() or 1):
+    if threads < _processors():
         environment.setdefault("OMP_NUM_THREADS", str(threads))

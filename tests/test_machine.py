@@ -66,7 +66,7 @@ def test_available_memory(tmp_path: Path) -> None:
 
 def test_available_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the process may run on, or as many as a container's time is worth."""
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(16)))
+    monkeypatch.setattr(machine, "_processors", lambda: 16)
     group = "sys/fs/cgroup"
     for file, content, expected in [
         ("proc/self/cgroup", "0::/\n", 16),
@@ -91,7 +91,7 @@ def test_available_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_threads_respect_the_limit(
     monkeypatch: pytest.MonkeyPatch, processors: float, given: dict[str, str], threads: str | None
 ) -> None:
-    monkeypatch.setattr(machine.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(machine, "_processors", lambda: 64)
     monkeypatch.setattr(machine, "available_processors", lambda: processors)
     machine.share_processors(given)
     assert given.get("OMP_NUM_THREADS") == threads
