@@ -10,9 +10,9 @@ import re
 import signal
 import sys
 import warnings
-import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -376,18 +376,14 @@ def explore(
 
     Example: styleinv explore --out pictures
 
-    Only this machine can reach the page. Closing it ends its run; Ctrl-C ends all runs.
+    Only who has the page's address, with the token in it, can open it: on this machine, and nobody
+    else of its users. Closing the page ends its run; Ctrl-C ends all runs.
     """
     with _needs("book"):
         from styleinv.live.server import serve
 
-    def opened(address: str) -> None:
-        print(address, flush=True)
-        if browser:
-            webbrowser.open(address)
-
     _check_writable(out, may_have_runs=False)
-    serve(out, runs, port, opened)
+    serve(out, runs, port, partial(print, flush=True), browser)
 
 
 @app.command()

@@ -169,19 +169,28 @@ def refuse_others(page: "Page", own: str) -> list[str]:
 
 @dataclass(frozen=True)
 class LivePage:
-    """`styleinv explore`, running: its address, its process, where it saves."""
+    """`styleinv explore`, running: its address with the token, its process, where it saves."""
 
     address: str
     process: subprocess.Popen[str]
     out: Path
 
+    @property
+    def origin(self) -> str:
+        return self.address.partition("/?token=")[0]
+
 
 @contextmanager
-def explored(folder: Path, *options: str) -> Iterator[LivePage]:
+def explored(folder: Path, *options: str, **environment: str) -> Iterator[LivePage]:
     """The live page, served by the command line from `folder`; stopped as by Ctrl-C."""
     command = [PROGRAM, "explore", "--no-browser", *options]
     with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         try:

@@ -175,7 +175,8 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return notebook
 
     def render(command: list[str], **options: Any) -> "subprocess.CompletedProcess[bytes]":
-        (Path(command[2]) / "_build" / "html").mkdir(parents=True)
+        out = Path(command[command.index("--path-output") + 1])
+        (out / "_build" / "html").mkdir(parents=True)
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(build.papermill, "execute_notebook", execute)

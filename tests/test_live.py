@@ -25,7 +25,7 @@ def window(browser: "Browser", live: LivePage) -> Iterator["Page"]:
     """A window that must end without an error in its console or a question to another host."""
     with browser.new_context() as context:
         opened = context.new_page()
-        problems = refuse_others(opened, live.address.removesuffix("/"))
+        problems = refuse_others(opened, live.origin)
         opened.on("pageerror", lambda error: problems.append(str(error)))
         opened.on("console", lambda said: said.type == "error" and problems.append(said.text))
         opened.goto(live.address)

@@ -1,18 +1,23 @@
 """The server of the live page: who reaches it, what it answers, what remains of a closed window."""
 
 import http.client
+import os
 import signal
 import socket
+import stat
+import subprocess
+import tempfile
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psutil
 import pytest
 
 from styleinv import InputError
 from styleinv.live import server
-from tests.conftest import PATIENCE, LivePage, explored, wait_for
+from tests.conftest import PATIENCE, LivePage, explored, served, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -32,12 +37,26 @@ def kernels(live: LivePage) -> list[psutil.Process]:
     return psutil.Process(live.process.pid).children()
 
 
+def by_token(live: LivePage) -> dict[str, str]:
+    return {"Authorization": f"token {live.address.partition('token=')[2]}"}
+
+
+KERNEL = "/api/kernels/00000000-0000-0000-0000-000000000000"
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "A" * 22 + "==",
+}
+
+
 def test_no_other_file_is_served_and_nothing_started(live: LivePage) -> None:
+    """Not even to the reader."""
     outside = "../../../../../../../../etc/passwd"
     files = ("files/live.ipynb", "files/../live.ipynb", f"static/{outside}")
     for path in (*files, "labextensions//etc/passwd", "api/contents"):
-        assert answer(live.address, f"/voila/{path}") in (302, 403, 404)
-    assert answer(live.address, "/api/kernels") in (302, 403, 404)
+        assert answer(live.address, f"/voila/{path}", **by_token(live)) in (302, 403, 404)
+    assert answer(live.address, "/api/kernels", **by_token(live)) in (302, 403, 404)
     assert kernels(live) == []
 
 
@@ -47,14 +66,48 @@ def test_only_this_machine_reaches_it(live: LivePage) -> None:
     assert {place.ip for place in listening} == {"127.0.0.1"}
 
 
+@pytest.mark.parametrize("token", ["", "0", "'\0ü"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/login"),
+        ("POST", "/login"),
+        ("GET", KERNEL),
+        ("DELETE", KERNEL),
+        ("GET", f"{KERNEL}/channels"),
+        ("POST", f"/voila/api/shutdown/{KERNEL[-36:]}"),
+        ("GET", "/voila/labextensions/anywidget/package.json"),
+        ("GET", "/voila/files/live.ipynb"),
+        ("GET", "/voila/render/live.ipynb"),
+    ],
+)
+def test_nobody_gets_in_without_the_token(
+    live: LivePage, method: str, path: str, token: str
+) -> None:
+    assert answer(live.address, f"{path}?token={quote(token)}", method, **UPGRADE) == 403
+    assert answer(live.address, path, method, Authorization=f"token {quote(token)}") == 403
+    assert answer(live.address, path, method, Cookie="username-127-0-0-1=x") == 403
+    assert kernels(live) == []
+
+
+def test_other_users_of_this_machine_get_nothing(live: LivePage) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can be somebody else")
+    (folder,) = (Path(f).parent for f in glob(f"{tempfile.gettempdir()}/styleinv-*/live.ipynb"))
+    commands = [f"ls {folder}", f"cat {folder}/live.ipynb", f"cat /proc/{live.process.pid}/environ"]
+    for command in commands:
+        done = subprocess.run(command.split(), user="nobody", capture_output=True, check=False)
+        assert (done.returncode != 0, done.stdout) == (True, b"")
+    assert stat.S_IMODE(folder.stat().st_mode) & 0o77 == 0
+
+
 def test_a_page_that_pretends_to_be_this_one_is_turned_away(live: LivePage) -> None:
     """As after DNS rebinding, or from another site's script."""
-    assert answer(live.address, "/", Host="example.com") == 403
-    channel = "/api/kernels/00000000-0000-0000-0000-000000000000/channels"
-    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    headers = {**upgrade, "Sec-WebSocket-Key": "A" * 22 + "==", "Origin": "http://example.com"}
-    assert answer(live.address, channel, **headers) in (403, 404)
-    assert answer(live.address, "/api/kernels", method="POST") in (404, 405)
+    assert answer(live.address, "/", Host="example.com", **by_token(live)) == 403
+    other = {**UPGRADE, "Origin": "http://example.com"}
+    assert answer(live.address, f"{KERNEL}/channels", **other) == 403
+    assert answer(live.address, "/api/kernels", "POST", **by_token(live)) in (404, 405)
     assert kernels(live) == []
 
 
@@ -94,19 +147,97 @@ def test_windows_do_not_mix_and_closing_one_ends_its_kernel(
         first.close(run_before_unload=True)
         wait_for(lambda: len(kernels(live)) == 1)
         wait_for_progress(second)
+        second.reload()
+        second.get_by_role("button", name="Start").wait_for()
+        wait_for(lambda: len(kernels(live)) == 1)
+        (cookie,) = context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"], cookie["expires"]) == (True, "Strict", -1)
+        token = live.address.partition("token=")[2]
+        assert token not in cookie["value"] + second.title() + second.content()
         second.close(run_before_unload=True)
         wait_for(lambda: kernels(live) == [])
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.browser
+def test_another_site_opens_neither_the_page_nor_its_kernel(
+    browser: "Browser", live: LivePage, tmp_path: Path
+) -> None:
+    """Even in the reader's own browser, which has the cookie."""
+    (tmp_path / "index.html").write_text("<title>another site</title>")
+    with browser.new_context() as context, served(tmp_path) as site:
+        own, other = context.new_page(), context.new_page()
+        own.goto(live.address)
+        own.get_by_role("button", name="Start").wait_for()
+        other.goto(site.replace("127.0.0.1", "localhost"))
+        socket = live.origin.replace("http", "ws") + f"{KERNEL}/channels"
+        tries = """async ([origin, socket]) => [
+            await fetch(origin, {credentials: 'include'}).then(() => 'read', () => 'refused'),
+            await new Promise((done) => {
+                const opened = new WebSocket(socket);
+                opened.onopen = () => done('opened');
+                opened.onerror = () => done('refused');
+            })]"""
+        assert other.evaluate(tries, [live.origin, socket]) == ["refused", "refused"]
+        assert len(kernels(live)) == 1
+        own.close(run_before_unload=True)
+        wait_for(lambda: kernels(live) == [])
+
+
+@pytest.mark.browser
+def test_a_kernel_that_dies_is_missed(browser: "Browser", live: LivePage) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(live.address)
+        page.get_by_label("Optimiser").select_option("chapter")
+        page.get_by_role("button", name="Start").click()
+        page.get_by_alt_text("relu_2_1, Gram, running").wait_for()
+        (kernel,) = kernels(live)
+        kernel.kill()
+        page.get_by_text("Python does not answer.").wait_for(timeout=1000 * PATIENCE)
+        page.close(run_before_unload=True)
+    wait_for(lambda: kernels(live) == [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_its_end_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     with explored(tmp_path) as page:
-        assert answer(page.address, "/") == 200
+        assert answer(page.address, "/", **by_token(page)) == 200
         (kernel,) = kernels(page)
         folder = Path(kernel.environ()["TMPDIR"])
         assert folder.exists()
-        page.process.send_signal(signal.SIGINT)
+        page.process.send_signal(number)
         assert page.process.wait(PATIENCE) == 0
         assert page.process.stderr is not None
         assert page.process.stderr.read() == ""
     wait_for(lambda: not kernel.is_running())
     assert not folder.exists()
+
+
+BROWSER = """#!/bin/sh
+cp "${1#file://}" opened.html
+echo $1 $HOME $LANG > called
+exec sleep 30
+"""
+
+
+def test_a_browser_that_stays_in_the_foreground(tmp_path: Path) -> None:
+    """It is the reader's, with the reader's settings; the token is not among its arguments."""
+    program = tmp_path / "browser"
+    program.write_text(BROWSER)
+    program.chmod(0o755)
+    environment = {"BROWSER": str(program), "LANG": "de_DE.UTF-8"}
+    with explored(tmp_path, "--browser", **environment) as page:
+        wait_for((tmp_path / "called").exists)
+        wait_for(lambda: (tmp_path / "called").read_text().endswith("\n"))
+        assert answer(page.address, "/", **by_token(page)) == 200
+        assert page.address in (tmp_path / "opened.html").read_text()
+        called = (tmp_path / "called").read_text().split()
+        assert called[1:] == [os.environ["HOME"], "de_DE.UTF-8"]
+        assert "token" not in called[0]
+
+
+def test_no_browser_at_all(tmp_path: Path) -> None:
+    with explored(tmp_path, "--browser", BROWSER="/nowhere/browser", PATH="/nowhere") as page:
+        assert page.process.stderr is not None
+        assert page.process.stderr.readline().startswith("No browser was found")
+        assert answer(page.address, "/", **by_token(page)) == 200

@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+import torch
 import yaml
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -33,10 +35,12 @@ from traitlets.config import Config
 import styleinv
 from styleinv.errors import InputError
 from styleinv.files import write_atomically, write_text
+from styleinv.live.settings import no_settings
 from styleinv.runs.locks import alone
 from styleinv_book.parameters import check_parameters, defaults_of
 
 RESULTS, CLAIMS, EXECUTED = "results", "book/claims.yml", "_build/executed"
+START_SECONDS = 600  # for a kernel on a busy machine
 # The cells to fold away, by their tag, and the fold's title.
 FOLDED = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
 
@@ -64,18 +68,26 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     defaults = {source: defaults_of(notebook) for source, notebook in notebooks.items()}
     given = check_parameters(parameters, ChainMap(*defaults.values()))
     html = root / "_build" / "html"
-    with _own_stage(root / "_build") as stage:
+    with _own_stage(root / "_build") as stage, no_settings():
+        pages = stage / "pages"
+        _fill(pages, root)
         given = {name: _copy_in(name, value, root) for name, value in given.items()}
         shared = _shared_digest(root)
-        executed = {}
+        executed = set()
         for number, (source, notebook) in enumerate(notebooks.items(), start=1):
             _say(f"Notebook {number} of {len(notebooks)}: {source.name}")
             own = {name: value for name, value in given.items() if name in defaults[source]}
-            executed[source] = _execute_or_reuse(source, notebook, own, shared)
-        for path in set((root / EXECUTED).iterdir()) - set(executed.values()):
+            kept = root / EXECUTED / _kept_name(source, own, shared)
+            if kept.exists():
+                _say("  kept from the last build")
+            else:
+                result = _execute(notebook, source.name, own, pages / "notebooks")
+                write_text(kept, nbformat.writes(result))
+            shutil.copy(kept, pages / "notebooks" / f"{source.stem}.ipynb")
+            executed.add(kept)
+        for path in set((root / EXECUTED).iterdir()) - executed:
             path.unlink()
-        _fill(stage, root, executed)
-        _render(stage)
+        _render(pages, stage)
         _publish(stage / "_build" / "html", html)
     return html / "index.html"
 
@@ -114,9 +126,11 @@ def _copy_in(name: str, value: Any, root: Path) -> Any:
 
 
 def _shared_digest(root: Path) -> bytes:
-    """A hash of what every notebook depends on: versions of packages, our own files, results."""
+    """A hash of what every notebook depends on: machine, versions, our own files, results."""
     installed = sorted(f"{x.name}=={x.version}" for x in importlib.metadata.distributions())
-    digest = hashlib.sha256(" ".join([sys.version, *installed]).encode())
+    # The number of threads changes last digits, and pages name it.
+    machine = [platform.machine(), str(torch.get_num_threads()), sys.version]
+    digest = hashlib.sha256(" ".join([*machine, *installed]).encode())
     packages = Path(styleinv.__file__).parent, Path(__file__).parent
     for place in (*packages, root / RESULTS, root / CLAIMS):
         for file in sorted([place, *place.rglob("*")]):
@@ -126,22 +140,13 @@ def _shared_digest(root: Path) -> bytes:
     return digest.digest()
 
 
-def _execute_or_reuse(
-    source: Path, notebook: nbformat.NotebookNode, parameters: dict[str, Any], shared: bytes
-) -> Path:
-    """Return the path of the executed notebook; execute it unless an earlier build did.
+def _kept_name(source: Path, parameters: dict[str, Any], shared: bytes) -> str:
+    """The name of an executed notebook, which changes with all that its outputs depend on.
 
-    Its name changes with all that its outputs depend on. Files among the parameters are copies
-    whose paths contain a hash of their content.
+    Files among the parameters are copies whose paths contain a hash of their content.
     """
     key = shared + source.read_bytes() + json.dumps(parameters, sort_keys=True).encode()
-    name = f"{source.stem}-{hashlib.sha256(key).hexdigest()[:16]}.ipynb"
-    path = source.parents[1] / EXECUTED / name
-    if path.exists():
-        _say("  kept from the last build")
-        return path
-    write_text(path, nbformat.writes(_execute(source, notebook, parameters)))
-    return path
+    return f"{source.stem}-{hashlib.sha256(key).hexdigest()[:16]}.ipynb"
 
 
 def _say(line: str) -> None:
@@ -149,29 +154,31 @@ def _say(line: str) -> None:
 
 
 def _execute(
-    source: Path, notebook: nbformat.NotebookNode, parameters: dict[str, Any]
+    notebook: nbformat.NotebookNode, name: str, parameters: dict[str, Any], folder: Path
 ) -> nbformat.NotebookNode:
-    """Run one notebook with these parameters and return it with its outputs."""
-    # Otherwise the debugger complains about frozen modules in every notebook's output.
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    """Run one notebook in `folder` with these parameters and return it with its outputs."""
     try:
         result: nbformat.NotebookNode = papermill.execute_notebook(
             notebook,
             None,
             parameters,
             kernel_name="python3",
-            cwd=source.parent,
+            cwd=folder,
             progress_bar=False,
             stdout_file=sys.stderr,
             stderr_file=sys.stderr,
+            start_timeout=START_SECONDS,
+            shutdown_kernel="immediate",  # all is written; asked politely, a kernel may complain
             # A newer kernel warns of a connection that is not encrypted.
             config=Config(KernelManager=Config(transport_encryption="auto")),
         )
     except PapermillExecutionError as error:
         reason = f"cell In [{error.exec_count}]: {error.ename}: {error.evalue}"
-        raise InputError(f"notebook {source.name}, {reason}") from error
+        raise InputError(f"notebook {name}, {reason}") from error
     except DeadKernelError as error:
-        raise InputError(f"notebook {source.name}: its kernel died, maybe of memory") from error
+        raise InputError(f"notebook {name}: its kernel died, maybe of memory") from error
+    except RuntimeError as error:
+        raise InputError(f"notebook {name}: its kernel did not start: {error}") from error
     _tidy(result)
     return result
 
@@ -191,31 +198,41 @@ def _tidy(notebook: nbformat.NotebookNode) -> None:
                 cell.metadata.mystnb = {"code_prompt_show": prompt, "code_prompt_hide": prompt}
 
 
-def _fill(stage: Path, root: Path, executed: Mapping[Path, Path]) -> None:
-    """Put all pages on the stage, with a configuration that executes nothing again."""
-    shutil.copytree(root / "book", stage / "book")
-    shutil.copy(root / "_toc.yml", stage)
-    (stage / "notebooks").mkdir()
-    for source, notebook in executed.items():
-        shutil.copy(notebook, stage / "notebooks" / f"{source.stem}.ipynb")
-    (stage / RESULTS).symlink_to(root / RESULTS)
+def _fill(pages: Path, root: Path) -> None:
+    """Put on the stage what notebooks and pages look for, and nothing that merely lies beside it.
+
+    The configuration there executes no notebook again.
+    """
+    shutil.copytree(root / "book", pages / "book")
+    shutil.copy(root / "_toc.yml", pages)
+    (pages / "notebooks").mkdir()
+    for name in (RESULTS, "_build"):
+        (pages / name).symlink_to(root / name)
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     config["execute"] = {"execute_notebooks": "off"}
-    (stage / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    (pages / "_config.yml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 
-def _render(stage: Path) -> None:
-    """Run jupyter-book on the stage, and treat every warning as an error."""
+def _render(pages: Path, stage: Path) -> None:
+    """Let jupyter-book write the pages to `stage`/_build/html, and treat warnings as errors."""
     log = stage.with_name("jupyter-book.log")
-    program = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [program, "build", str(stage), "-W", "-n", "--keep-going"]
+    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    options = ["--path-output", str(stage), "-W", "-n", "--keep-going"]
     _say("Rendering the pages")
-    with log.open("w", encoding="utf-8") as output:
-        finished = subprocess.run(command, stdout=output, stderr=output, check=False)
+    with log.open("wb") as output:
+        finished = subprocess.run(
+            [*program, "build", str(pages), *options],
+            cwd=pages,
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
     if finished.returncode != 0:
-        text = re.sub(r"\x1b\[[\d;]*m", "", log.read_text(encoding="utf-8"))  # its colours
-        problems = re.findall(r".*(?:WARNING|ERROR|Error:).*", text.replace(f"{stage}/", ""))
-        reason = problems[0].strip() if problems else "no reason given"
+        text = re.sub(
+            r"\x1b\[[\d;]*m", "", log.read_text(encoding="utf-8", errors="replace")
+        )  # its colours
+        problems = re.findall(r".*(?:WARNING|ERROR|Error:).*", text.replace(f"{pages}/", ""))
+        reason = problems[0].strip() if problems else f"it ended with {finished.returncode}"
         raise InputError(f"the pages do not render without a warning ({reason}); see {log}")
 
 

@@ -20,7 +20,7 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from PIL import Image
 
-from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, short_name, to_uint8
+from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, public_name, short_name, to_uint8
 from styleinv.live.labels import COLOURS, TITLES
 from styleinv.runs.record import Record, Settings, unit_of
 from styleinv.runs.reference import reference_runs
@@ -99,9 +99,18 @@ class Album:
         )
 
     def labels(self) -> dict[str, str]:
-        """A label for each style: its short name, or its full one where two share the short one."""
+        """A label for each style: its short name, or a longer one where two share the short one.
+
+        Files of one name in two folders are numbered: pages do not show a file's folder.
+        """
         shared = Counter(short_name(style) for style in self.styles)
-        return {s: short_name(s) if shared[short_name(s)] == 1 else s for s in self.styles}
+        labels: dict[str, str] = {}
+        for style in self.styles:
+            short = short_name(style)
+            label = short if shared[short] == 1 else public_name(style)
+            times = sum(public_name(other) == label for other in labels)
+            labels[style] = f"{label} ({times + 1})" if times else label
+        return labels
 
     def of(self, styles: Sequence[str]) -> "Album":
         """The album of some of the styles."""

@@ -5,6 +5,7 @@ decides what is allowed: a text, a whole number, None or a whole number, or a li
 """
 
 import ast
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,32 +20,41 @@ from styleinv.errors import InputError, one_of, shorten, whole_number
 from styleinv.images import load_style
 from styleinv.styles import LARGEST_SEED, MIN_SIZE
 
+NOTHING = ("", "none", "null", "~")  # how a parameter is said to have no value
+
 
 def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, Any]:
     """Parameters from a YAML file and from ``name=value`` texts, which win over the file.
 
-    The value in such a text stays a text: what it means depends on the notebooks.
+    Values stay texts, or lists of texts: what they mean depends on the notebooks, so that ``no`` is
+    a name and ``010`` is ten in both. A name that comes more than once has a list of its texts.
 
     Raises:
         InputError: the file cannot be read or holds something else, or a text is not of that form.
     """
-    parameters = {} if file is None else _read(file)
+    given: dict[str, list[str]] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not (name and equals):
             raise InputError(f"parameter is {shorten(assignment)}, but must be NAME=VALUE")
-        parameters[name] = value
-    return parameters
+        given.setdefault(name, []).append(value)
+    return {
+        **({} if file is None else _read(file)),
+        **{name: texts if len(texts) > 1 else texts[0] for name, texts in given.items()},
+    }
 
 
 def _read(file: Path) -> dict[str, Any]:
-    # PyYAML passes on whatever a value's constructor raises. A pipe would be waited for forever.
-    with suppress(Exception):
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    reason = ""
+    # PyYAML passes on whatever goes wrong inside. A pipe would be waited for forever.
+    try:
+        content = yaml.load(file.read_bytes(), yaml.BaseLoader) if file.is_file() else None
         if isinstance(content, dict):
             return content
+    except Exception as error:
+        reason = f": {error}"
     raise InputError(
-        f"parameters-file is {str(file)!r}, but must be a YAML file of NAME: VALUE pairs"
+        f"parameters-file is {str(file)!r}, but must be a YAML file of NAME: VALUE pairs{reason}"
     )
 
 
@@ -73,17 +83,27 @@ def check_parameters(parameters: Mapping[str, Any], defaults: Mapping[str, Any])
 def _convert(default: Any, name: str, value: Any) -> Any:
     """`value` if it has the type of `default`; a list may be written as ``a.jpg,b.png``."""
     if isinstance(default, list):
-        values = value.split(",") if isinstance(value, str) else value
-        values = values if isinstance(values, list) else [values]
+        values = [one for part in _as_list(value) for one in _split(part)]
         if not values:
             raise InputError(f"parameter {name!r} is empty, but must name at least one")
         return [_convert(default[0], name, one) for one in values]
     if isinstance(default, str):
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"parameter {name!r} is {shorten(value)}, but must be a text")
-        return value.strip()
-    if default is None and value in (None, "", "None"):
+        return value if os.path.isfile(value) else os.path.expanduser(value.strip())
+    if default is None and str(value).strip().lower() in NOTHING:
         return None
     with suppress(ValueError):  # a text that is no number is refused below
         value = int(value) if isinstance(value, str) else value
-    return whole_number(f"parameter {name!r}", value, 0, LARGEST_SEED)
+    allowed = "" if default is not None else ", if it is not None,"
+    return whole_number(f"parameter {name!r}{allowed}", value, 0, LARGEST_SEED)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _split(value: Any) -> list[Any]:
+    """The parts of a text between its commas; the name of a file may have commas itself."""
+    is_whole = not isinstance(value, str) or os.path.isfile(value)
+    return [value] if is_whole else value.split(",")

@@ -4,6 +4,7 @@ const STAGE = 512; // a picture has at most so many CSS pixels
 const PIECE = 2 ** 23; // bytes of an upload in one message, which may have 10 MB in Jupyter
 const SHOWS = { one: 'One run', compare: 'Compare two', layers: 'Four layers', moments: 'N = 1 to 4' };
 const RUNNING = ['loading', 'running', 'paused'];
+const PATIENCE = 20_000; // milliseconds until an answer that does not come is missed
 
 // Each frame is answered, even while no view is drawn: a run that nobody answers is stopped.
 function initialize({ model }) {
@@ -17,7 +18,20 @@ function render({ model, el }) {
   const updates = [];
   const urls = [];
 
-  const send = (wish, content = {}, buffers = []) => model.send({ do: wish, ...content }, undefined, buffers);
+  // Every wish is answered by a state, and during a run one follows the other.
+  let missing;
+  function expectState() {
+    clearTimeout(missing);
+    missing = setTimeout(() => {
+      message.textContent = 'Python does not answer. If it has ended, reload the page; the memory may be used up.';
+      message.classList.add('live-bad');
+    }, PATIENCE);
+  }
+
+  const send = (wish, content = {}, buffers = []) => {
+    expectState();
+    model.send({ do: wish, ...content }, undefined, buffers);
+  };
   const state = () => model.get('state');
   const at = (name) => options[name].find(([value]) => value === choice[name]);
 
@@ -321,6 +335,8 @@ function render({ model, el }) {
   // --- All together --------------------------------------------------------------------------
 
   function showState() {
+    clearTimeout(missing);
+    if (RUNNING.includes(state().phase)) expectState();
     if (state().runs.length) showRuns();
     else preview();
     draw();
@@ -356,6 +372,7 @@ function render({ model, el }) {
   update();
   showState();
   return () => {
+    clearTimeout(missing);
     resized.disconnect();
     for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
     urls.forEach((made) => URL.revokeObjectURL(made));
