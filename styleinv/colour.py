@@ -11,7 +11,6 @@ import re
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -24,6 +23,8 @@ SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 ADOBE_RGB = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 DISPLAY_P3 = (0.3127, 0.3290, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
 REC_2020 = (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046)
+REC_601_625 = (0.3127, 0.3290, 0.64, 0.33, 0.29, 0.60, 0.15, 0.06)
+REC_601_525 = (0.3127, 0.3290, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07)
 D50 = np.array([0.9642, 1, 0.8249])
 BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
@@ -31,14 +32,22 @@ BRADFORD = np.array(
 
 # A curve from levels x to light: (a x + b)^g from x = d on, c x below; as (g, a, b, c, d).
 Curve = tuple[float, float, float, float, float]
-SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+SRGB_CURVE: Curve = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
-# The codes of ITU-T H.273 in PNG and AVIF files. Browsers show the curves of video as sRGB's.
+
+def power(gamma: float) -> Curve:
+    """The curve x^gamma."""
+    return gamma, 1, 0, 0, 0
+
+
+# The codes of ITU-T H.273 in PNG and AVIF files, with what Chromium makes of them: curves of video
+# are a television's in PNG, sRGB's in AVIF.
 CODES = {"PNG": rb"\0\0\0\x04cICP(.)(.)", "AVIF": rb"colrnclx\0(.)\0(.)"}
-CODED_CORNERS = {1: ("Rec. 709", SRGB), 2: ("Rec. 709", SRGB)}
-CODED_CORNERS |= {9: ("Rec. 2020", REC_2020), 12: ("Display P3", DISPLAY_P3)}
-CODED_CURVES: dict[int, Curve] = dict.fromkeys((1, 2, 6, 13, 14, 15), SRGB_CURVE)
-CODED_CURVES |= {4: (2.2, 1, 0, 0, 0), 5: (2.8, 1, 0, 0, 0), 8: (1, 1, 0, 0, 0)}
+CODED_CORNERS = {1: ("Rec. 709", SRGB), 2: ("Rec. 709", SRGB), 5: ("Rec. 601", REC_601_625)}
+CODED_CORNERS |= {6: ("Rec. 601", REC_601_525), 9: ("Rec. 2020", REC_2020)}
+CODED_CORNERS |= {12: ("Display P3", DISPLAY_P3)}
+CODED_CURVES = {2: SRGB_CURVE, 4: power(2.2), 5: power(2.8), 8: power(1), 13: SRGB_CURVE}
+VIDEO, OF_VIDEO = (1, 6, 14, 15), {"PNG": power(2.4), "AVIF": SRGB_CURVE}
 HDR = {16: "PQ", 18: "HLG"}
 
 # A profile that changes no level by more than this is sRGB, rounded in another way.
@@ -92,6 +101,10 @@ def _split(
         return picture, None
     else:
         levels = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+        # Around a frame that does not fill its GIF, Pillow has a colour that browsers ignore.
+        if frame := getattr(picture, "dispose_extent", None):
+            alpha = Image.new("L", picture.size)
+            alpha.paste(255, frame)
     _say_if_dim(int(np.max(levels.getextrema())), 255, notes)
     return levels, alpha
 
@@ -144,41 +157,37 @@ def _profile(picture: Image.Image, head: bytes, mode: str) -> tuple[str, bytes |
     info, kind = picture.info, picture.format or ""
     coded = re.search(CODES[kind], head, re.DOTALL) if kind in CODES else None
     if coded and not (kind == "AVIF" and "icc_profile" in info):
-        return _coded(coded[1][0], coded[2][0], mode)
+        return _coded(kind, coded[1][0], coded[2][0], mode)
     if "icc_profile" in info:  # it is None where Pillow found it damaged
         return "", info["icc_profile"] or b""
     if kind == "JPEG2000" and (box := re.search(rb"(....)colr\x02..", head, re.DOTALL)):
         return "", head[box.end() : box.start() + int.from_bytes(box[1], "big")]
     if "srgb" in info:
         return "", None
-    if "gamma" in info or "chromaticity" in info:
-        return _of_gamma(info, mode)
+    if "gamma" in info:
+        corners = info.get("chromaticity", SRGB)
+        # So is sRGB written for programs that do not know its name.
+        if np.allclose(corners, SRGB, atol=0.002) and abs(info["gamma"] * 2.2 - 1) < 0.05:
+            return "", None
+        gamma = 1 / info["gamma"]
+        return f"gamma {gamma:.2f}", matrix_profile(corners, power(gamma), mode)
     with suppress(Exception):  # damaged metadata can raise anything
         exif = picture.getexif()
         if exif.get_ifd(0xA005).get(1) == "R03" or exif.get_ifd(0x8769).get(0xA001) == 2:
-            return "Adobe RGB", matrix_profile(ADOBE_RGB, (563 / 256, 1, 0, 0, 0), mode)
+            return "Adobe RGB", matrix_profile(ADOBE_RGB, power(563 / 256), mode)
     return "", None
 
 
-def _coded(corners: int, curve: int, mode: str) -> tuple[str, bytes]:
+def _coded(kind: str, corners: int, curve: int, mode: str) -> tuple[str, bytes]:
     if curve in HDR:
         raise InputError(
             f"is an HDR picture ({HDR[curve]}), but must be an ordinary one; save it as SDR"
         )
-    if corners not in CODED_CORNERS or curve not in CODED_CURVES:
-        return f"its colours (CICP {corners}/{curve})", b""
+    curves = CODED_CURVES | dict.fromkeys(VIDEO, OF_VIDEO[kind])
+    if corners not in CODED_CORNERS or curve not in curves:
+        return f"the colour space of CICP {corners}/{curve}", b""
     name, xy = CODED_CORNERS[corners]
-    return name, matrix_profile(xy, CODED_CURVES[curve], mode)
-
-
-def _of_gamma(info: dict[Any, Any], mode: str) -> tuple[str, bytes]:
-    """What gAMA and cHRM say; one of them alone is completed by sRGB, as browsers do."""
-    gamma, corners = info.get("gamma", 1 / 2.2), info.get("chromaticity", SRGB)
-    is_srgb = np.allclose(corners, SRGB, atol=0.002) or "gamma" not in info
-    # 1 / 2.2 is how sRGB's curve is written.
-    power: Curve = (1 / gamma, 1, 0, 0, 0)
-    curve = SRGB_CURVE if is_srgb and abs(gamma * 2.2 - 1) < 0.05 else power
-    return f"gamma {1 / gamma:.2f}", matrix_profile(corners, curve, mode)
+    return name, matrix_profile(xy, curves[curve], mode)
 
 
 def matrix_profile(corners: Iterable[float], curve: Curve, mode: str) -> bytes:

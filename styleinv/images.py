@@ -127,10 +127,12 @@ def read_style(source: Source, size: int, fit: Fit) -> tuple[Tensor, tuple[str, 
     name = _name(source)
     if name.startswith(BUNDLED):
         return _to_tensor(paint(name.removeprefix(BUNDLED), size)), ()
-    picture, notes = _open(source, name)
+    most = _most_pixels()
+    with _own_settings(most):
+        picture, notes = _open(source, name, most)
+        resized = _resize(picture, size, fit, name, most)
     if min(picture.size) < size:
         notes.append(f"its shorter side of {min(picture.size)} pixels is enlarged to {size}")
-    resized = _resize(picture, size, fit, name)
     for note in notes:
         warnings.warn(one_line(f"{name}: {note}"), stacklevel=3)
     image = _to_tensor(np.asarray(resized).astype(np.float32) / np.float32(255))
@@ -222,7 +224,7 @@ def _to_tensor(pixels: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _resize(picture: Image.Image, size: int, fit: Fit, name: str) -> Image.Image:
+def _resize(picture: Image.Image, size: int, fit: Fit, name: str, most: int) -> Image.Image:
     """Bring the shorter side to `size` (bilinear, antialiased), then cut out the middle.
 
     The result is, pixel for pixel, that of torchvision's `Resize` and `CenterCrop`. Importing
@@ -235,7 +237,7 @@ def _resize(picture: Image.Image, size: int, fit: Fit, name: str) -> Image.Image
             "or more"
         )
     width, height = (size * side // min(picture.size) for side in picture.size)
-    if width * height > (most := _most_pixels()):
+    if width * height > most:
         raise InputError(
             f"image {name!r} would be resized to {width:,} x {height:,} pixels, but at most "
             f"{most:,} are allowed; choose a smaller size, or a part of the image"
@@ -253,22 +255,21 @@ def _most_pixels() -> int:
     return whole_number(PIXELS_VARIABLE, number, MIN_SIZE**2, MOST_PIXELS_ALLOWED)
 
 
-def _open(source: Source, name: str) -> tuple[Image.Image, list[str]]:
+def _open(source: Source, name: str, most: int) -> tuple[Image.Image, list[str]]:
     """Read a photograph, a file or an open picture as 8-bit RGB, with notes on what was done."""
     if isinstance(source, np.ndarray):
         return _decode(_of_array(source))
     if name.startswith(SCIKIT_IMAGE):
         return Image.fromarray(photograph(name.removeprefix(SCIKIT_IMAGE))), []
-    most, head = _most_pixels(), b""
+    head = b""
     try:
-        with _own_settings(most):
-            if isinstance(source, Image.Image):
-                return _decode(source)
-            with _open_file(name) as file:
-                head = file.read(HEAD)
-                _refuse_others(head)
-                with Image.open(file, formats=_formats()) as picture:
-                    return _decode(picture, head)
+        if isinstance(source, Image.Image):
+            return _decode(source)
+        with _open_file(name) as file:
+            head = file.read(HEAD)
+            _refuse_others(head)
+            with Image.open(file, formats=_formats()) as picture:
+                return _decode(picture, head)
     except InputError as error:  # a sentence without its subject
         raise InputError(f"image {name!r} {error}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -367,6 +368,8 @@ def _decode(picture: Image.Image, head: bytes = b"") -> tuple[Image.Image, list[
             "is a camera's raw file, or its first page is only a preview; export the picture "
             "itself as PNG, JPEG or TIFF"
         )
+    if tags.get(284) == 2 and tags.get(259) == 1 and max(tags[258]) > 8:  # Pillow takes 8 bits
+        raise ValueError("its channels of 16 bits are stored apart; save it with compression")
     picture.load()
     rgb, notes = to_srgb(picture, head)
     if _has_frames(picture):

@@ -1,109 +1,37 @@
 """What colours a file's numbers mean: pixels by NumPy, from published matrices and curves."""
 
+import io
 import struct
-import warnings
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from styleinv import InputError, load_style
-from styleinv.images import to_uint8
-
-# From linear light in a colour space to linear sRGB (CSS Color 4), and the space's primaries in an
-# ICC profile, which are adapted to D50.
-P3_TO_SRGB = [[1.22494, -0.22494, 0], [-0.042057, 1.042057, 0], [-0.019638, -0.078636, 1.098274]]
-ADOBE_TO_SRGB = [[1.398356, -0.398356, 0], [0, 1, 0], [0, -0.042929, 1.042929]]
-REC_2020_TO_SRGB = [[1.660491, -0.587641, -0.07285], [-0.12455, 1.1329, -0.008349]]
-REC_2020_TO_SRGB += [[-0.018151, -0.100579, 1.11873]]
-SRGB_D50 = [[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.7141]]
-P3_D50 = [[0.51512, 0.2412, -0.00105], [0.29198, 0.69225, 0.04189], [0.1571, 0.06657, 0.78407]]
-ADOBE_D50 = [[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.14919, 0.06322, 0.74457]]
-SAME = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
-ADOBE_GAMMA = 563 / 256
-
-
-def decode(level):
-    return np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
-
-
-def encode(light):
-    light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
-def shown(levels, matrix=None, gamma: float | None = None, most: int = 255) -> NDArray:
-    """The sRGB levels, not rounded, of levels in a colour space."""
-    level = np.asarray(levels) / most
-    light = decode(level) if gamma is None else level**gamma
-    return 255 * encode(light if matrix is None else light @ np.transpose(matrix))
-
-
-def numbers(values: Sequence[float]) -> bytes:
-    return b"".join(struct.pack(">i", round(65536 * value)) for value in values)
-
-
-def icc(
-    space: bytes, tags: dict[bytes, bytes], kind: bytes = b"mntr", pcs: bytes = b"XYZ "
-) -> bytes:
-    tags = {b"desc": b"desc\0\0\0\0\0\0\0\5Test\0" + bytes(79), **tags}
-    tags |= {b"wtpt": b"XYZ \0\0\0\0" + numbers([0.9642, 1, 0.8249])}
-    table, content = struct.pack(">I", len(tags)), b""
-    for tag, value in tags.items():
-        table += struct.pack(">4sII", tag, 132 + 12 * len(tags) + len(content), len(value))
-        content += value + bytes(-len(value) % 4)
-    header = struct.pack(">I4xI4s4s4s12x4s28x", 0, 0x02400000, kind, space, pcs, b"acsp")
-    profile = header + numbers([0.9642, 1, 0.8249]) + bytes(48) + table + content
-    return struct.pack(">I", len(profile)) + profile[4:]
-
-
-def curve(gamma: float | None) -> bytes:
-    """A curve as old profiles have it: a power, or a table of sRGB's."""
-    if gamma is not None:
-        return b"curv\0\0\0\0\0\0\0\1" + struct.pack(">H2x", round(256 * gamma))
-    table = np.round(65535 * decode(np.linspace(0, 1, 1024))).astype(">u2").tobytes()
-    return b"curv\0\0\0\0" + struct.pack(">I", 1024) + table
-
-
-def rgb_icc(primaries=SRGB_D50, gamma: float | None = None) -> bytes:
-    tags = {name + b"TRC": curve(gamma) for name in (b"r", b"g", b"b")}
-    for name, xyz in zip((b"r", b"g", b"b"), primaries, strict=True):
-        tags[name + b"XYZ"] = b"XYZ \0\0\0\0" + numbers(xyz)
-    return icc(b"RGB ", tags)
-
-
-def grey_icc(gamma: float | None) -> bytes:
-    return icc(b"GRAY", {b"kTRC": curve(gamma)})
-
-
-def cmyk_icc(corners: dict[tuple[int, ...], tuple[int, int, int]]) -> bytes:
-    """Inks to Lab by the 16 corners; those that are not named are black."""
-    ramp = bytes(range(256))
-    cells = [corners.get(ink, (0, 0, 0)) for ink in np.ndindex(2, 2, 2, 2)]
-    lab = bytes(v for light, a, b in cells for v in (round(2.55 * light), a + 128, b + 128))
-    table = b"mft1\0\0\0\0\4\3\2\0" + numbers(np.ravel(SAME)) + 4 * ramp + lab + 3 * ramp
-    inks = b"mft1\0\0\0\0\3\4\2\0" + numbers(np.ravel(SAME)) + 3 * ramp
-    inks += 16 * b"\xff" + 16 * b"\0" + 4 * ramp  # the other way, which tells the darkest ink
-    return icc(b"CMYK", {b"A2B0": table, b"B2A0": inks}, b"prtr", b"Lab ")
-
-
-def lab_to_srgb(light: float, a: float, b: float) -> NDArray:
-    f = np.array([(light + 16) / 116 + a / 500, (light + 16) / 116, (light + 16) / 116 - b / 200])
-    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * [0.9642, 1, 0.8249]
-    return 255 * encode(xyz @ np.linalg.inv(SRGB_D50))
-
-
-def read(path: Path, size: int = 32) -> tuple[NDArray, list[str]]:
-    """The pixels of a file, (H, W, 3), and what is said of it."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        pixels = to_uint8(load_style(path, size, "keep"))
-    return pixels.astype(int), [str(one.message).removeprefix(f"{path}: ") for one in caught]
-
+from tests.pictures import (
+    ADOBE_D50,
+    ADOBE_GAMMA,
+    ADOBE_TO_SRGB,
+    P3_D50,
+    P3_TO_SRGB,
+    REC_2020_TO_SRGB,
+    SAME,
+    SRGB_D50,
+    chroma,
+    chunk,
+    cmyk_icc,
+    gama,
+    grey_icc,
+    icc,
+    lab_to_srgb,
+    png,
+    read,
+    rgb_icc,
+    shown,
+    tiff,
+)
 
 RAMPS = np.stack(np.meshgrid(np.arange(0, 256, 8), np.arange(0, 256, 8)), 2)
 RAMPS = np.concatenate([RAMPS, RAMPS[::-1, ::-1, :1]], 2).astype(np.uint8)
@@ -171,6 +99,20 @@ def test_profiles_of_grey(tmp_path: Path, picture: Image.Image, gamma: float, su
     assert "its colours are converted from Test to sRGB" in notes
 
 
+def test_a_profile_of_a_palette(tmp_path: Path) -> None:
+    palette = RGB.quantize(200)
+    palette.save(tmp_path / "a.png", icc_profile=rgb_icc(P3_D50))
+    expected = shown(palette.convert("RGB"), P3_TO_SRGB)
+    assert np.abs(read(tmp_path / "a.png")[0] - expected).max() < 0.7
+
+
+def test_grey_by_a_profile_of_rgb(tmp_path: Path) -> None:
+    """As browsers do it."""
+    GREY.save(tmp_path / "a.png", icc_profile=rgb_icc(P3_D50, 1.0))
+    expected = shown(GREY.convert("RGB"), P3_TO_SRGB, 1.0)
+    assert np.abs(read(tmp_path / "a.png")[0] - expected).max() < 0.7
+
+
 def test_alpha_is_left_alone_and_composited_last(tmp_path: Path) -> None:
     alpha = Image.fromarray(RAMPS[:, :, 2])
     for picture, profile, matrix in (
@@ -216,52 +158,6 @@ def test_cmyk_without_a_profile_is_said(tmp_path: Path) -> None:
     assert notes == ["its inks (CMYK) have no profile, so that their colours are a guess"]
 
 
-def chunk(name: bytes, content: bytes) -> bytes:
-    checked = name + content
-    return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-
-def png(levels: NDArray, *chunks: bytes, colour: int | None = None, bits: int = 8) -> bytes:
-    """A PNG file of (H, W) or (H, W, channels)."""
-    height, width, *channels = levels.shape
-    kind = {(): 0, (2,): 4, (3,): 2, (4,): 6}[tuple(channels)] if colour is None else colour
-    if bits < 8:
-        places = np.arange(8 - bits, -1, -bits)
-        levels = (levels.reshape(height, -1, 8 // bits) << places).sum(2)
-    rows = levels.astype(">u2" if bits == 16 else ">u1").reshape(height, -1)
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
-    parts = (chunk(b"IHDR", header), *chunks, chunk(b"IDAT", data), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def tiff(levels: NDArray, order: str = "<", **tags: int) -> bytes:
-    """A TIFF file of (H, W) or (H, W, channels), in one strip; other tags as ``t262=0``."""
-    height, width, *channels = levels.shape
-    count, data = (*channels, 1)[0], levels.astype(levels.dtype.newbyteorder(order)).tobytes()
-    entries = {256: [width], 257: [height], 258: count * [8 * levels.itemsize], 259: [1]}
-    entries |= {262: [2 if count > 2 else 1], 273: [0], 277: [count], 278: [height]}
-    entries |= {279: [len(data)]} | {int(name[1:]): [value] for name, value in tags.items()}
-    bits = struct.pack(f"{order}{count}I", *entries[258])
-    end = 14 + 12 * len(entries)
-    entries[273] = [end + len(bits)]
-    directory = b""
-    for tag, values in sorted(entries.items()):
-        value = values[0] if len(values) == 1 else end
-        directory += struct.pack(f"{order}HHII", tag, 4, len(values), value)
-    mark = b"II*\0" if order == "<" else b"MM\0*"
-    head = mark + struct.pack(f"{order}IH", 8, len(entries))
-    return head + directory + bytes(4) + bits + data
-
-
-def chroma(*corners: float) -> bytes:
-    return chunk(b"cHRM", struct.pack(">8I", *(round(1e5 * v) for v in corners)))
-
-
-def gama(value: float) -> bytes:
-    return chunk(b"gAMA", struct.pack(">I", round(1e5 * value)))
-
-
 D65, SRGB_CORNERS = (0.3127, 0.329), (0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 ADOBE_CORNERS = (0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 P3_CORNERS = (0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
@@ -271,14 +167,14 @@ CHUNKS = {
     "gamma 1.0": ([gama(1)], SAME, 1.0),
     "gamma 1.0 of grey": ([gama(1)], None, 1.0),
     "gamma 0.5": ([gama(0.5)], SAME, 2.0),
-    "primaries alone": ([chroma(*D65, *P3_CORNERS)], P3_TO_SRGB, None),
     "Adobe RGB by both": (
         [gama(1 / ADOBE_GAMMA), chroma(*D65, *ADOBE_CORNERS)],
         ADOBE_TO_SRGB,
         ADOBE_GAMMA,
     ),
     "cICP of P3": ([P3_CODES], P3_TO_SRGB, None),
-    "cICP of Rec. 2020": ([chunk(b"cICP", bytes([9, 14, 0, 1]))], REC_2020_TO_SRGB, None),
+    "cICP of Rec. 2020": ([chunk(b"cICP", bytes([9, 14, 0, 1]))], REC_2020_TO_SRGB, 2.4),
+    "cICP of sRGB's curve": ([chunk(b"cICP", bytes([9, 13, 0, 1]))], REC_2020_TO_SRGB, None),
     "cICP of linear light": ([chunk(b"cICP", bytes([1, 8, 0, 1]))], SAME, 1.0),
     "cICP before sRGB": ([P3_CODES, SRGB_CHUNK, gama(1)], P3_TO_SRGB, None),
     "a profile before gamma": ([P3_PROFILE, gama(1)], P3_TO_SRGB, None),
@@ -306,9 +202,9 @@ def test_chunks_of_png(tmp_path: Path, name: str) -> None:
         [SRGB_CHUNK, gama(1)],
         [chunk(b"cICP", bytes([1, 13, 0, 1])), P3_PROFILE],
         [chunk(b"cICP", bytes([2, 2, 0, 1]))],
-        [chroma(*D65, *SRGB_CORNERS)],
+        [chroma(*D65, *P3_CORNERS)],
     ],
-    ids=["gamma", "both", "sRGB", "cICP before a profile", "unspecified", "primaries"],
+    ids=["gamma", "both", "sRGB", "cICP before a profile", "unspecified", "primaries alone"],
 )
 def test_chunks_that_mean_srgb(tmp_path: Path, chunks: list[bytes]) -> None:
     (tmp_path / "a.png").write_bytes(png(RAMPS, *chunks))
@@ -409,8 +305,20 @@ def key(*levels: int) -> bytes:
     return chunk(b"tRNS", struct.pack(f">{len(levels)}H", *levels))
 
 
-def keyed(levels: NDArray, most: int, clear: int) -> NDArray:
+def keyed(levels: np.ndarray, most: int, clear: int) -> np.ndarray:
     return np.where(levels == clear, 255, levels * 255 / most)
+
+
+def gif_with_small_frame() -> bytes:
+    """Blue, 8 x 8 at (8, 8) of 32 x 32; the background is red, which browsers ignore."""
+    colours = bytes([0, 0, 255, 255, 0, 0])
+    small = Image.new("P", (8, 8), 0)
+    small.putpalette(colours)
+    file = io.BytesIO()
+    small.save(file, "GIF")
+    frame = file.getvalue()[file.getvalue().index(b",\0\0\0\0") + 9 :]
+    canvas = b"GIF89a" + struct.pack("<HHBBB", 32, 32, 0xF0, 1, 0) + colours
+    return canvas + b"," + struct.pack("<HHHH", 8, 8, 8, 8) + frame
 
 
 DEEP_RGB = np.stack([INDEX * 2000, INDEX * 0 + 1000, INDEX * 0 + 1001], 2)
@@ -476,6 +384,13 @@ LEVELS = {
         lab_to_srgb(128 / 2.55, 40, -40),
         ["its colours are converted from CIELAB to sRGB"],
     ),
+    "GIF with a frame that does not fill it": (
+        gif_with_small_frame(),
+        np.where(
+            np.kron(np.pad([[1]], ((1, 2), (1, 2))), np.ones((8, 8)))[..., None], [0, 0, 255], 255
+        ),
+        [COMPOSITED],
+    ),
     "PGM to 1023": (b"P5 32 32 1023\n" + struct.pack(">H", 512) * 1024, 512 / 1023 * 255, []),
     "PPM to 100": (b"P6 32 32 100\n" + bytes([100, 50, 20]) * 1024, [255, 127.5, 51], []),
 }
@@ -501,6 +416,7 @@ def test_levels(tmp_path: Path, name: str) -> None:
         (b"Pf\n32 32\n-1.0\n" + bytes(4096), "its levels must be of 8 or 16 bits"),
         (tiff(INDEX.astype("u2"), ">", t262=0), "it is TIFF, but damaged, or of a kind"),
         (tiff(np.zeros((32, 32, 3), np.float32), t339=3), "it is TIFF, but damaged, or of a kind"),
+        (tiff(DEEP_RGB.astype("u2"), t284=2), "its channels of 16 bits are stored apart"),
         (tiff(RAMPS, t254=1), r"a' is a camera's raw file, or its first page is only a preview"),
         (tiff(RAMPS, t255=2), "is a camera's raw file, or its first page is only a preview"),
         (tiff(RAMPS, t50706=1), "is a camera's raw file, or its first page is only a preview"),

@@ -19,7 +19,7 @@ from styleinv.encoder import Encoder
 from styleinv.images import PIXELS_VARIABLE, public_name, short_name, to_uint8
 from styleinv.inversion import plan
 from styleinv.runs import store
-from tests.test_colour import ADOBE_D50, rgb_icc
+from tests.pictures import ADOBE_D50, read, rgb_icc
 
 
 def noise(*shape: int) -> Image.Image:
@@ -389,6 +389,20 @@ def test_text_has_a_limit(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(content[:33] + checked + content[33:])
     with pytest.raises(InputError, match="cannot be read: Decompressed data too large"):
         load_style(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(0x020002, ["only the first of its frames or pages is used"]), (0x010001, [])],
+)
+def test_previews_of_a_camera_are_no_frames(tmp_path: Path, kind: int, said: list[str]) -> None:
+    """A second picture for the other eye, or a smaller copy."""
+    noise(64, 64).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[NOISE])
+    content = bytearray((tmp_path / "a.jpg").read_bytes())
+    second = content.index(bytes(6) + b"\3\0") + 4 + 16  # after the entry of the first
+    content[second : second + 4] = struct.pack("<I", kind)
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert read(tmp_path / "a.jpg")[1] == said
 
 
 @pytest.mark.filterwarnings("error")
