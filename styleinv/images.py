@@ -127,10 +127,9 @@ def read_style(source: Source, size: int, fit: Fit) -> tuple[Tensor, tuple[str, 
     name = _name(source)
     if name.startswith(BUNDLED):
         return _to_tensor(paint(name.removeprefix(BUNDLED), size)), ()
-    most = _most_pixels()
-    with _own_settings(most):
-        picture, notes = _open(source, name, most)
-        resized = _resize(picture, size, fit, name, most)
+    with _own_settings():
+        picture, notes = _open(source, name)
+        resized = _resize(picture, size, fit, name)
     if min(picture.size) < size:
         notes.append(f"its shorter side of {min(picture.size)} pixels is enlarged to {size}")
     for note in notes:
@@ -151,7 +150,7 @@ def describe(source: str | Path, size: int, fit: Fit = "crop") -> str:
         picture, _ = _open(source, name)
         said, (width, height) = "a photograph, RGB", picture.size
     else:
-        with _own_settings(_most_pixels()), Image.open(name, formats=_formats()) as picture:
+        with _own_settings(), Image.open(name, formats=_formats()) as picture:
             frames = getattr(picture, "n_frames", 1) if _has_frames(picture) else 1
             orientation = _orientation(picture)
             width, height = picture.size[::-1] if orientation in range(5, 9) else picture.size
@@ -224,7 +223,7 @@ def _to_tensor(pixels: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def _resize(picture: Image.Image, size: int, fit: Fit, name: str, most: int) -> Image.Image:
+def _resize(picture: Image.Image, size: int, fit: Fit, name: str) -> Image.Image:
     """Bring the shorter side to `size` (bilinear, antialiased), then cut out the middle.
 
     The result is, pixel for pixel, that of torchvision's `Resize` and `CenterCrop`. Importing
@@ -237,7 +236,7 @@ def _resize(picture: Image.Image, size: int, fit: Fit, name: str, most: int) -> 
             "or more"
         )
     width, height = (size * side // min(picture.size) for side in picture.size)
-    if width * height > most:
+    if width * height > (most := _most_pixels()):
         raise InputError(
             f"image {name!r} would be resized to {width:,} x {height:,} pixels, but at most "
             f"{most:,} are allowed; choose a smaller size, or a part of the image"
@@ -255,7 +254,7 @@ def _most_pixels() -> int:
     return whole_number(PIXELS_VARIABLE, number, MIN_SIZE**2, MOST_PIXELS_ALLOWED)
 
 
-def _open(source: Source, name: str, most: int) -> tuple[Image.Image, list[str]]:
+def _open(source: Source, name: str) -> tuple[Image.Image, list[str]]:
     """Read a photograph, a file or an open picture as 8-bit RGB, with notes on what was done."""
     if isinstance(source, np.ndarray):
         return _decode(_of_array(source))
@@ -274,7 +273,7 @@ def _open(source: Source, name: str, most: int) -> tuple[Image.Image, list[str]]
         raise InputError(f"image {name!r} {error}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
-            f"image {name!r} has more than {most:,} pixels, which takes much memory; the "
+            f"image {name!r} has more than {_most_pixels():,} pixels, which takes much memory; the "
             f"environment variable {PIXELS_VARIABLE} can be set to allow more"
         ) from error
     except Exception as error:  # a damaged file can raise anything
@@ -338,10 +337,10 @@ def _refuse_others(head: bytes) -> None:
 
 
 @contextmanager
-def _own_settings(most: int) -> Iterator[None]:
+def _own_settings() -> Iterator[None]:
     """Pillow without the settings that another library may have changed; they come back."""
     own = {
-        (Image, "MAX_IMAGE_PIXELS"): most,  # above it Pillow warns; here that is an error
+        (Image, "MAX_IMAGE_PIXELS"): _most_pixels(),  # above it Pillow warns; here that is an error
         (ImageFile, "LOAD_TRUNCATED_IMAGES"): False,
         (ImageFile, "MAXBLOCK"): 2**16,
         (PngImagePlugin, "MAX_TEXT_CHUNK"): MOST_TEXT,
