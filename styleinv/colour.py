@@ -89,6 +89,8 @@ def _split(
     alpha = None
     if picture.mode.startswith(("I", "F")):
         return _deep(picture, notes)
+    if picture.format == "TGA" and head[17:] and not head[17] & 15:
+        picture = picture.convert("RGB")  # of its fourth channel, no bit is alpha
     if picture.has_transparency_data:
         if picture.mode in ("La", "RGBa"):  # multiplied by alpha
             picture = picture.convert(picture.mode.upper())
@@ -169,8 +171,10 @@ def _profile(picture: Image.Image, head: bytes, mode: str) -> tuple[str, bytes |
         # So is sRGB written for programs that do not know its name.
         if np.allclose(corners, SRGB, atol=0.002) and abs(info["gamma"] * 2.2 - 1) < 0.05:
             return "", None
-        gamma = 1 / info["gamma"]
-        return f"gamma {gamma:.2f}", matrix_profile(corners, power(gamma), mode)
+        with suppress(Exception):  # any numbers may be there, such as 0
+            gamma = 1 / info["gamma"]
+            return f"gamma {gamma:.2f}", matrix_profile(corners, power(gamma), mode)
+        return "its gamma", b""
     with suppress(Exception):  # damaged metadata can raise anything
         exif = picture.getexif()
         if exif.get_ifd(0xA005).get(1) == "R03" or exif.get_ifd(0x8769).get(0xA001) == 2:

@@ -369,6 +369,8 @@ def _decode(picture: Image.Image, head: bytes = b"") -> tuple[Image.Image, list[
         )
     if tags.get(284) == 2 and tags.get(259) == 1 and max(tags[258]) > 8:  # Pillow takes 8 bits
         raise ValueError("its channels of 16 bits are stored apart; save it with compression")
+    if 2 in tags.get(339, ()) and picture.mode == "L":
+        raise ValueError("its levels of 8 bits are signed")
     picture.load()
     rgb, notes = to_srgb(picture, head)
     if _has_frames(picture):

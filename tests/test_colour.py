@@ -288,6 +288,23 @@ def test_a_profile_that_cannot_be_used(
     assert notes[0].endswith(", so it is left out")
 
 
+@pytest.mark.parametrize(
+    "chunks", [[gama(0)], [gama(0.5), chroma(*8 * [0])], [gama(0.5), chroma(*8 * [0.3])]]
+)
+def test_gamma_that_means_nothing(tmp_path: Path, chunks: list[bytes]) -> None:
+    (tmp_path / "a.png").write_bytes(png(RAMPS, *chunks))
+    pixels, notes = read(tmp_path / "a.png")
+    assert np.array_equal(pixels, RAMPS)
+    assert notes == ["its gamma is damaged or not known, so it is left out"]
+
+
+def test_the_largest_picture_of_an_icon(tmp_path: Path) -> None:
+    FLAT.resize((64, 64)).save(tmp_path / "a.ico", sizes=[(16, 16), (64, 64), (32, 32)])
+    pixels, _ = read(tmp_path / "a.ico", 64)
+    assert pixels.shape == (64, 64, 3)
+    assert np.abs(pixels - [200, 100, 50]).max() <= 1
+
+
 def test_a_compressed_profile_that_is_damaged(tmp_path: Path) -> None:
     damaged = chunk(b"iCCP", b"P3\0\0" + zlib.compress(rgb_icc(P3_D50))[:100])
     (tmp_path / "a.png").write_bytes(png(RAMPS, damaged))
@@ -391,6 +408,24 @@ LEVELS = {
         ),
         [COMPOSITED],
     ),
+    "TGA without alpha bits": (
+        struct.pack("<BBB9xHHBB", 0, 0, 2, 32, 32, 32, 0x20) + bytes([50, 100, 200, 0]) * 1024,
+        [200, 100, 50],
+        [],
+    ),
+    "TGA with the last row first": (
+        struct.pack("<BBB9xHHBB", 0, 0, 3, 32, 32, 8, 0) + RAMPS[::-1, :, 1].tobytes(),
+        RAMPS[:, :, 1],
+        [],
+    ),
+    "BMP of 5, 6 and 5 bits": (
+        struct.pack("<2sIHHI", b"BM", 66 + 2048, 0, 0, 66)
+        + struct.pack("<IiiHHIIiiII", 40, 32, -32, 1, 16, 3, 2048, 2835, 2835, 0, 0)
+        + struct.pack("<3I", 0xF800, 0x07E0, 0x1F)
+        + struct.pack("<H", 0b11001_011001_00110) * 1024,
+        [25 / 31 * 255, 25 / 63 * 255, 6 / 31 * 255],
+        [],
+    ),
     "PGM to 1023": (b"P5 32 32 1023\n" + struct.pack(">H", 512) * 1024, 512 / 1023 * 255, []),
     "PPM to 100": (b"P6 32 32 100\n" + bytes([100, 50, 20]) * 1024, [255, 127.5, 51], []),
 }
@@ -416,6 +451,7 @@ def test_levels(tmp_path: Path, name: str) -> None:
         (b"Pf\n32 32\n-1.0\n" + bytes(4096), "its levels must be of 8 or 16 bits"),
         (tiff(INDEX.astype("u2"), ">", t262=0), "it is TIFF, but damaged, or of a kind"),
         (tiff(np.zeros((32, 32, 3), np.float32), t339=3), "it is TIFF, but damaged, or of a kind"),
+        (tiff(INDEX.astype("i1"), t339=2), "its levels of 8 bits are signed"),
         (tiff(DEEP_RGB.astype("u2"), t284=2), "its channels of 16 bits are stored apart"),
         (tiff(RAMPS, t254=1), r"a' is a camera's raw file, or its first page is only a preview"),
         (tiff(RAMPS, t255=2), "is a camera's raw file, or its first page is only a preview"),
