@@ -339,6 +339,9 @@ def gif_with_small_frame() -> bytes:
 
 
 DEEP_RGB = np.stack([INDEX * 2000, INDEX * 0 + 1000, INDEX * 0 + 1001], 2)
+A, B = INDEX[:, ::2] * 132, INDEX[:, 1::2] * 132
+# Two levels of 12 bits in three bytes.
+TWELVE = np.stack([A >> 4, (A & 15) << 4 | B >> 8, B & 255], 2).reshape(32, 48).astype(np.uint8)
 HALF = np.full((32, 32, 1), 128, np.uint8)
 COLOUR = np.array([100, 60, 20], np.uint8)
 PREMULTIPLIED = np.concatenate([np.tile(COLOUR // 2, (32, 32, 1)), HALF], 2)
@@ -364,6 +367,7 @@ LEVELS = {
         (65535 - INDEX * 2000) / 257,
         [],
     ),
+    "TIFF of 12 bits": (tiff(TWELVE, t256=32, t258=12), INDEX * 132 / 4095 * 255, []),
     "TIFF of 12 bits in 16": (
         tiff(INDEX.astype("u2") * 132),
         INDEX * 132 / 257,
