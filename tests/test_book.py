@@ -85,7 +85,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, bundled: Encoder) -> Path:
 def built(project: Path, painting: Path) -> Path:
     """The book over a reader's image, built by the command line for a repository."""
     finished = subprocess.run(
-        [PROGRAM, "book", "-p", f"styles={painting}", "-p", "size=7"],
+        [PROGRAM, "book", "-p", f"styles={painting}", "-p", "size=17"],
         cwd=project,
         env=os.environ | {"STYLEINV_REPOSITORY": "https://github.com/someone/copy"},
         capture_output=True,
@@ -96,6 +96,7 @@ def built(project: Path, painting: Path) -> Path:
     html = project / "_build" / "html"
     assert finished.stdout == f"The book is ready: open {html / 'index.html'}\n"
     assert "transparent" in finished.stderr  # what the notebook warns of
+    assert "The 24 runs, one after another, take" in finished.stderr
     assert "encryption" not in finished.stderr
     return html
 
@@ -110,7 +111,7 @@ def test_pages_show_what_was_asked_for(built: Path, painting: Path) -> None:
     assert [alt.partition(":")[0] for alt in alts] == 2 * [painting.stem]
     folds = [fold.get_text() for fold in pictures.select("details.hide > summary .expanded")]
     assert folds == ["Parameters", "Parameters of this build"]
-    assert "\n8\n" in page(built, "notebooks/sums").get_text()
+    assert "\n18\n" in page(built, "notebooks/sums").get_text()
 
 
 def test_nothing_of_this_machine_is_in_the_pages(
@@ -131,7 +132,7 @@ def test_buttons_lead_to_the_executed_notebook_and_to_sources_in_the_repository(
     sums = "notebooks/sums"
     (download,) = links(sums, ".btn-download-source-button[href$=ipynb]")
     notebook = nbformat.read(built / "notebooks" / download, as_version=4)
-    assert notebook.cells[-1].outputs[0].text == "8\n"
+    assert notebook.cells[-1].outputs[0].text == "18\n"
     source = "https://github.com/someone/copy/blob/HEAD/"
     binder = "https://mybinder.org/v2/gh/someone/copy/HEAD?urlpath=lab/tree/"
     assert links(sums, "[href^=http]") == [f"{binder}{sums}.md", f"{source}{sums}.md?plain=1"]
@@ -222,9 +223,9 @@ def test_notebooks_get_their_own_parameters_and_copies_of_files(
     executed: list[dict[str, Any]], tmp_path: Path, painting: Path
 ) -> None:
     root = new_project(tmp_path)
-    build_book(root, {"size": "12", "styles": [str(painting), "bundled:dots"]})
+    build_book(root, {"size": "32", "styles": [str(painting), "bundled:dots"]})
     (copy, name), size = executed[0].pop("styles"), executed[1]
-    assert (executed[0], name, size) == ({}, "bundled:dots", {"size": 12})
+    assert (executed[0], name, size) == ({}, "bundled:dots", {"size": 32})
     assert copy.endswith(f"/{painting.name}")
     assert (root / "notebooks" / copy).resolve().read_bytes() == painting.read_bytes()
 

@@ -33,10 +33,14 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 import styleinv
+from styleinv.encoder import LAYERS, load_encoder
 from styleinv.errors import InputError
 from styleinv.files import write_atomically, write_text
 from styleinv.live.settings import no_settings
+from styleinv.preflight import preflight
+from styleinv.protocol import CHAPTER_ITERATIONS
 from styleinv.runs.locks import alone
+from styleinv.runs.sweeps import plan_sweep
 from styleinv_book.parameters import check_parameters, defaults_of
 
 RESULTS, CLAIMS, EXECUTED = "results", "book/claims.yml", "_build/executed"
@@ -66,7 +70,10 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     names = re.findall(r"file: (notebooks/\S+)", (root / "_toc.yml").read_text(encoding="utf-8"))
     notebooks = {source: jupytext.read(source) for source in (root / f"{x}.md" for x in names)}
     defaults = {source: defaults_of(notebook) for source, notebook in notebooks.items()}
-    given = check_parameters(parameters, ChainMap(*defaults.values()))
+    usual = ChainMap(*defaults.values())
+    given = check_parameters(parameters, usual)
+    if "styles" in given:
+        _tell_before(ChainMap(given, usual))
     html = root / "_build" / "html"
     with _own_stage(root / "_build") as stage, no_settings():
         pages = stage / "pages"
@@ -90,6 +97,18 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
         _render(pages, stage)
         _publish(stage / "_build" / "html", html)
     return html / "index.html"
+
+
+def _tell_before(values: Mapping[str, Any]) -> None:
+    """Say what is known before the runs that most pages share: every loss at every layer."""
+    tasks = plan_sweep(
+        values["styles"],
+        layers=LAYERS,
+        losses=tuple(CHAPTER_ITERATIONS),
+        encoder=load_encoder(values.get("encoder", "bundled")),
+        size=values.get("size"),
+    )
+    _say("\n".join(preflight(tasks, values["styles"])))
 
 
 @contextmanager
