@@ -301,13 +301,15 @@ def book(
 
     Example: styleinv book -p styles=painting.jpg -p size=128
 
-    -p sets a parameter in the grey cell at the top of the pages, for every page that has it. It can
-    be repeated, and lists take commas. --parameters-file reads them from a file instead.
+    -p sets a parameter in the grey cell at the top of the pages, for every page that has it. Lists
+    take commas, or the same -p again (for a file whose own name has a comma, too); nothing, or
+    None, is no value. --parameters-file reads them from a file instead.
     """
     with _needs("book"):
         from styleinv_book.build import build_book
         from styleinv_book.parameters import read_parameters
 
+    _end_as_by_ctrl_c()
     index = build_book(root, read_parameters(parameter or [], file))
     print(f"The book is ready: open {index}")
 
@@ -383,6 +385,7 @@ def explore(
         from styleinv.live.server import serve
 
     _check_writable(out, may_have_runs=False)
+    _end_as_by_ctrl_c()
     serve(out, runs, port, partial(print, flush=True), browser)
 
 
@@ -466,6 +469,13 @@ def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
             progress.update(bar, completed=done, total=max(budget, done), loss=loss)
 
         yield show
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and the end of the terminal leave as little behind as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup, one is ignored
+            signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager

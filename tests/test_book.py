@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -47,6 +48,83 @@ build = figures.this_build(styles, layers=layers, losses=["gram"], size=16, iter
 HTML(figures.figure("figure-1", "A caption.", build.by_style("gram")))
 ```
 """,
+}
+
+
+# What a setting of the reader would change on a page, or make fail.
+TELLING = f"""{HEAD}# Settings →
+
+```{{code-cell}}
+"first"
+"last"
+```
+```{{code-cell}}
+import locale, os, sys, time
+import statistics
+import matplotlib.pyplot as plt
+
+def documented():
+    "docstring"
+
+print("ü→", __debug__, documented.__doc__, sys.flags.utf8_mode, time.tzname, locale.getlocale())
+print(plt.rcParams["lines.linewidth"], plt.rcParams["axes.facecolor"], statistics.mean([1, 2]))
+print(hash("a"), os.path.realpath(sys.prefix), sorted(x for x in os.environ if x.startswith("THEIR")))
+```
+
+A "quoted" word.
+"""
+WRONG_KERNEL = (
+    '{"argv": ["/nowhere/python", "{connection_file}"], "display_name": "", "language": "R"}'
+)
+LINES = "lines.linewidth: 9\naxes.facecolor: red\n"
+ALL = 'get_config().InteractiveShell.ast_node_interactivity = "all"\n'
+PLANTED = "print('planted')\nimport builtins\nbuiltins.hash = len\n"
+# Files of a reader, below the folder that holds the home and the project, and the environment.
+THEIRS = {
+    "home/.ipython/profile_default/ipython_config.py": ALL,
+    "home/.ipython/profile_default/ipython_kernel_config.py": ALL,
+    "home/.ipython/profile_default/startup/00.py": PLANTED,
+    "home/ipython/profile_default/ipython_config.py": ALL,
+    "home/.jupyter/jupyter_config.py": "raise SystemExit('planted')",
+    "home/.local/share/jupyter/kernels/python3/kernel.json": WRONG_KERNEL,
+    "home/jupyter/kernels/python3/kernel.json": WRONG_KERNEL,
+    "home/.config/matplotlib/matplotlibrc": LINES,
+    "home/matplotlibrc": LINES,
+    "home/.docutils": "[general]\nid_prefix: planted-\n",
+    "home/.jupytext": 'cell_metadata_filter: "-all"\n',
+    "home/packages/usercustomize.py": PLANTED,
+    "home/startup.py": PLANTED,
+    "project/matplotlibrc": LINES,
+    "project/docutils.conf": "[general]\nid_prefix: planted-\n",
+    "project/docutils.py": "raise ImportError('planted')",
+    "project/notebooks/matplotlibrc": LINES,
+    "project/notebooks/statistics.py": "raise ImportError('planted')",
+}
+SETTINGS = {
+    "HOME": "{}/home",
+    "IPYTHONDIR": "{}/home/ipython",
+    "JUPYTER_PATH": "{}/home/jupyter",
+    "JUPYTER_PREFER_ENV_PATH": "0",
+    "JUPYTER_CONFIG_DIR": "/proc/nowhere",
+    "JUPYTER_DATA_DIR": "/proc/nowhere",
+    "JUPYTER_RUNTIME_DIR": "/proc/nowhere",
+    "XDG_CONFIG_HOME": "/proc/nowhere",
+    "MATPLOTLIBRC": "{}/home/matplotlibrc",
+    "MPLBACKEND": "qtagg",
+    "DOCUTILSCONFIG": "{}/home/.docutils",
+    "PYTHONSTARTUP": "{}/home/startup.py",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONHASHSEED": "7",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONWARNINGS": "error::FutureWarning",
+    "LC_ALL": "C",
+    "TZ": "Asia/Tokyo",
+    "SOURCE_DATE_EPOCH": "100000000",
+    "FORCE_COLOR": "1",
+    "COLUMNS": "20",
+    "TMPDIR": "/proc/nowhere",
+    "THEIRS": "1",
 }
 
 
@@ -166,6 +244,54 @@ def test_a_failure_leaves_the_last_good_book(
     assert (built / "index.html").stat().st_mtime_ns == before
 
 
+def telling(root: Path) -> Path:
+    """A project of one page, which shows settings."""
+    new_project(root)
+    (root / "_toc.yml").write_text(PAGES["_toc.yml"].replace("- file: notebooks/pictures\n", ""))
+    (root / "book/intro.md").write_text("# Tiny\n")
+    (root / "notebooks/sums.md").write_text(TELLING, encoding="utf-8")
+    return root
+
+
+def test_no_setting_of_the_reader_gets_into_a_page(tmp_path: Path) -> None:
+    """Whichever program's it is; the same page is made as on a machine that has none of them."""
+    books = {}
+    for name, files, settings in (("bare", {}, {"HOME": "{}/home"}), ("theirs", THEIRS, SETTINGS)):
+        base = tmp_path / name
+        (base / "home").mkdir(parents=True)
+        (base / "project").mkdir()
+        telling(base / "project")
+        for file, text in files.items():
+            (base / file).parent.mkdir(parents=True, exist_ok=True)
+            (base / file).write_text(text)
+        own = {variable: value.format(base) for variable, value in settings.items()}
+        path = f"{os.environ.get('PYTHONPATH', '')}{os.pathsep}{base}/home/packages"
+        finished = subprocess.run(
+            [PROGRAM, "book"],
+            cwd=base / "project",
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": path, **own},
+            capture_output=True,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+        assert b"WARNING" not in finished.stderr
+        html = base / "project" / "_build" / "html"
+        books[name] = {
+            page: (html / page).read_text(encoding="utf-8")
+            for page in ("book/intro.html", "notebooks/sums.html")
+        }
+    assert books["theirs"] == books["bare"]
+    shown = BeautifulSoup(books["theirs"]["notebooks/sums.html"], "html.parser")
+    first, second = (cell.get_text() for cell in shown.select(".cell_output"))
+    assert first.strip() == "'last'"
+    lines = second.strip().splitlines()
+    assert lines[0].startswith("ü→ True docstring 1 ('UTC', 'UTC')")
+    assert lines[1] == "1.5 white 1.5"
+    assert lines[2].endswith(f" {os.path.realpath(sys.prefix)} []")
+    assert (tmp_path / "theirs/home/.ipython/profile_default").is_dir()
+    assert not (tmp_path / "bare/home/.ipython").exists()
+
+
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The parameters of each notebook that is executed, while nothing is executed or rendered."""
@@ -206,6 +332,10 @@ def test_a_notebook_is_executed_when_something_that_it_depends_on_has_changed(
     monkeypatch.setattr(build, "__file__", str(packages / "book/styleinv_book/build.py"))
     assert count() == 0  # wherever the packages lie
     assert count(layers="relu_1_2") == 1
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(build.torch, "get_num_threads", lambda: 77)
+        assert count(layers="relu_1_2") == 2
+    assert count(layers="relu_1_2") == 2
     for changed, again in {
         root / "book/intro.md": 0,
         root / "notebooks/sums.md": 1,
@@ -243,6 +373,11 @@ DEFAULTS = {"styles": ["bundled:dots"], "seeds": [0], "size": 64, "iterations": 
         ({"size": True}, "parameter 'size' is True, but must be a whole number"),
         ({"styles": __file__}, r"test_book.py' must be one of PNG, .* but cannot be read"),
         ({"encoder": "absent.pth"}, "'absent.pth'"),
+        ({"encoder": ["a", "b"]}, r"parameter 'encoder' is \['a', 'b'\], but must be a text"),
+        ({"size": ["1", "2"]}, r"parameter 'size' is \['1', '2'\], but must be a whole number"),
+        ({"size": "1e3"}, "parameter 'size' is '1e3', but must be a whole number"),
+        ({"size": "null"}, "parameter 'size' is 'null', but must be a whole number"),
+        ({"iterations": "nil"}, "'iterations', if it is not None, is 'nil', but must be a whole"),
     ],
 )
 def test_a_parameter_that_is_not_allowed(parameters: dict[str, object], match: str) -> None:
@@ -263,6 +398,65 @@ def test_parameters_become_what_the_notebooks_have(tmp_path: Path) -> None:
     }
     odd = "[a] #1.jpg,@b: c.png"  # a file may be named as no YAML value could be
     assert read_parameters([f"styles={odd}"], None) == {"styles": odd}
+
+
+def test_a_list_is_repeated_and_a_file_may_have_a_comma(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painting: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = ["a, b.png", " c.png", "d;é<b>*$.png"]
+    for name in names:
+        shutil.copy(painting, tmp_path / name)
+    given = [*(f"styles={name}" for name in names), "styles=bundled:dots,skimage:coffee"]
+    expected = [*names, "bundled:dots", "skimage:coffee"]
+    assert check_parameters(read_parameters(given, None), DEFAULTS)["styles"] == expected
+    file = tmp_path / "parameters.yml"
+    file.write_text("styles: ['a, b.png', '~/ c.png']\n", encoding="utf-8")
+    found = check_parameters(read_parameters(["seeds=3", "seeds=1,2"], file), DEFAULTS)
+    assert found == {"styles": ["a, b.png", str(tmp_path / " c.png")], "seeds": [3, 1, 2]}
+
+
+@pytest.mark.parametrize("nothing", ["", "null", "None", "~", "NULL", " none "])
+def test_no_value_can_be_said(nothing: str, tmp_path: Path) -> None:
+    assert check_parameters(read_parameters([f"iterations={nothing}"], None), DEFAULTS) == {
+        "iterations": None
+    }
+    file = tmp_path / "parameters.yml"
+    file.write_text(f"iterations: {nothing}\n")
+    assert check_parameters(read_parameters([], file), DEFAULTS) == {"iterations": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "expected"),
+    [
+        ("size: 010\nencoder: random\n", "utf-8", {"size": 10, "encoder": "random"}),
+        ("size: 1_000\nseeds: [' 2 ', ٣]\n", "utf-8", {"size": 1000, "seeds": [2, 3]}),
+        ("size: 48\r\nseeds:\r\n- 1\r\n", "utf-8-sig", {"size": 48, "seeds": [1]}),
+        ("size: 48\nseeds: 1,2\n", "utf-16", {"size": 48, "seeds": [1, 2]}),
+    ],
+)
+def test_a_file_of_parameters_means_what_it_says(
+    text: str, encoding: str, expected: dict[str, object], tmp_path: Path
+) -> None:
+    file = tmp_path / "parameters.yml"
+    file.write_bytes(text.encode(encoding))
+    assert check_parameters(read_parameters([], file), DEFAULTS) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (b"size: 1\n\tseeds: 2\n", "NAME: VALUE pairs: .*'\\\\t'.*line 2"),
+        ("ä: 1".encode("latin-1"), "NAME: VALUE pairs: unacceptable character"),
+        (b"- size\n", "NAME: VALUE pairs$"),
+    ],
+)
+def test_a_file_that_holds_no_parameters(text: bytes, match: str, tmp_path: Path) -> None:
+    file = tmp_path / "parameters.yml"
+    file.write_bytes(text)
+    with pytest.raises(InputError, match=match):
+        read_parameters([], file)
 
 
 def test_figure_1_1_says_what_the_encoder_is() -> None:

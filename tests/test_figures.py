@@ -79,6 +79,13 @@ def test_styles_of_one_short_name_stay_apart(album: Album) -> None:
         "coffee",
         "skimage:strokes",
     ]
+    # No folder is shown, and none of several files is lost.
+    files = ["../_build/inputs/1/a.png", "../_build/inputs/2/a.png", "x/a.jpg", "x/<b>*$a$*.png"]
+    runs = {(file, *key[1:]): run for file in files for key, run in album.runs.items()}
+    shown = ["a.png", "a.png (2)", "a.jpg", "<b>*$a$*"]
+    assert list(Album(runs).labels().values()) == shown
+    cells = {"row": {label: (album, STYLES[0]) for label in Album(runs).labels().values()}}
+    assert labels(figures.panel(cells)) == (shown, ["row"])
 
 
 @pytest.mark.parametrize(("width", "columns", "to"), [(16, 1, 256), (64, 3, 192), (256, 6, 256)])

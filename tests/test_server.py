@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import urllib.request
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,6 +117,24 @@ def test_a_port_that_cannot_be_used(tmp_path: Path) -> None:
         for port in (taken.getsockname()[1], 70_000):
             with pytest.raises(InputError, match=f"port is {port}, but "):
                 server.serve(tmp_path, tmp_path, port, print)
+
+
+def test_no_setting_of_the_reader_gets_in(tmp_path: Path) -> None:
+    """Above all no other kernel of the same name, which nobody would answer."""
+    wrong = tmp_path / "kernels" / "python3" / "kernel.json"
+    wrong.parent.mkdir(parents=True)
+    wrong.write_text('{"argv": ["/nowhere/python"], "display_name": "", "language": "R"}')
+    config = "c = get_config()\nc.Voila.token = ''\nc.VoilaConfiguration.template = 'nowhere'\n"
+    for name in ("voila.py", "jupyter_config.py", ".jupyter/voila.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(config)
+    settings = {"JUPYTER_PATH": str(tmp_path), "JUPYTER_TOKEN": "known", "HOME": str(tmp_path)}
+    with explored(tmp_path, **settings, JUPYTER_CONFIG_DIR=str(tmp_path)) as page:
+        assert answer(page.address, "/?token=known") == answer(page.address, "/") == 403
+        with urllib.request.urlopen(page.address) as opened:
+            content = opened.read().decode()
+    assert 'id="end"' in content
+    assert "application/vnd.jupyter.widget-view+json" in content
 
 
 def iterations(page: "Page") -> int:

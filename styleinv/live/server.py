@@ -10,7 +10,6 @@ seconds (`styleinv.live.widget.SILENCE`), and Jupyter ends the kernel within `AB
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -56,7 +55,7 @@ class Gate(IdentityProvider):
 def serve(
     out: Path, references: Path, port: int, opened: Callable[[str], object], browser: bool = False
 ) -> None:
-    """Serve the live page until Ctrl-C, SIGTERM or the end of the terminal.
+    """Serve the live page until Ctrl-C or SIGTERM.
 
     Args:
         out: the folder for what the reader saves.
@@ -81,8 +80,6 @@ def serve(
         _write_notebook(notebook, out, references)
         server = Voila(config=_config(folder, port, token), notebook_path=str(notebook))
         server.initialize(argv=[])
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
-            signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
         server.template_paths.insert(0, str(Path(__file__).with_name("voila")))
         IOLoop.current().add_callback(opened, address)
         if browser:
