@@ -2,16 +2,20 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 from xml.etree import ElementTree
 
 import nbformat
+import psutil
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from nbclient.exceptions import DeadKernelError
 from styleinv_book import build
 from styleinv_book.build import build_book
 from styleinv_book.parameters import check_parameters, read_parameters
@@ -20,7 +24,7 @@ import styleinv
 from styleinv import InputError, load_encoder
 from styleinv.encoder import Encoder
 from styleinv.runs import store
-from tests.conftest import PROGRAM, ROOT
+from tests.conftest import PATIENCE, PROGRAM, ROOT, wait_for
 
 HEAD = """---
 jupytext: {text_representation: {extension: .md, format_name: myst}}
@@ -68,7 +72,7 @@ def documented():
 
 print("ü→", __debug__, documented.__doc__, sys.flags.utf8_mode, time.tzname, locale.getlocale())
 print(plt.rcParams["lines.linewidth"], plt.rcParams["axes.facecolor"], statistics.mean([1, 2]))
-print(hash("a"), os.path.realpath(sys.prefix), sorted(x for x in os.environ if x.startswith("THEIR")))
+print(hash("a"), os.path.realpath(sys.prefix), os.environ.get("THEIRS"))
 ```
 
 A "quoted" word.
@@ -287,9 +291,28 @@ def test_no_setting_of_the_reader_gets_into_a_page(tmp_path: Path) -> None:
     lines = second.strip().splitlines()
     assert lines[0].startswith("ü→ True docstring 1 ('UTC', 'UTC')")
     assert lines[1] == "1.5 white 1.5"
-    assert lines[2].endswith(f" {os.path.realpath(sys.prefix)} []")
+    assert lines[2].endswith(f" {os.path.realpath(sys.prefix)} None")
     assert (tmp_path / "theirs/home/.ipython/profile_default").is_dir()
     assert not (tmp_path / "bare/home/.ipython").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_build_that_is_ended_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    root, temporary = tmp_path / "project", tmp_path / "temporary"
+    for folder in (root, temporary):
+        folder.mkdir()
+    telling(root)
+    settings = os.environ | {"TMPDIR": str(temporary)}
+    with subprocess.Popen([PROGRAM, "book"], cwd=root, env=settings, stderr=PIPE) as process:
+        (kernel,) = wait_for(psutil.Process(process.pid).children)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+    wait_for(lambda: not kernel.is_running())
+    assert [*temporary.iterdir(), *(root / "_build").glob("stage-*")] == []
 
 
 @pytest.fixture
@@ -347,6 +370,39 @@ def test_a_notebook_is_executed_when_something_that_it_depends_on_has_changed(
     }.items():
         changed.write_text("# Other\n")
         assert count(layers="relu_1_2") == again, changed
+
+
+@pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        (DeadKernelError("Kernel died"), "notebook pictures.md: its kernel died, maybe of memory"),
+        (RuntimeError("no answer"), "notebook pictures.md: its kernel did not start: no answer"),
+    ],
+)
+def test_a_kernel_that_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, match: str
+) -> None:
+    def execute(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(build.papermill, "execute_notebook", execute)
+    before = dict(os.environ)
+    with pytest.raises(InputError, match=match):
+        build_book(new_project(tmp_path), {})
+    assert dict(os.environ) == before
+
+
+def test_a_renderer_that_is_killed(
+    executed: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(command: list[str], **options: Any) -> "subprocess.CompletedProcess[bytes]":
+        options["stdout"].write("Größe →".encode("latin-1", "replace"))
+        return subprocess.CompletedProcess(command, -9)
+
+    monkeypatch.setattr(build.subprocess, "run", killed)
+    with pytest.raises(InputError, match=r"without a warning \(it ended with -9\); see .*log$"):
+        build_book(new_project(tmp_path), {})
+    assert len(list((tmp_path / "_build/executed").iterdir())) == 2  # the next build goes on
 
 
 def test_notebooks_get_their_own_parameters_and_copies_of_files(
