@@ -1,7 +1,7 @@
 """What colours a picture's numbers mean: anything that Pillow opens -> opaque 8-bit sRGB.
 
-littleCMS converts, without its shortcuts, which cost up to 10 levels of 255 in grey and 30 in CMYK.
-Its intent is relative colorimetric with black-point compensation, as in Photoshop and GIMP: colours
+littleCMS converts, without the tables that cost up to 10 levels of 255 in grey and 30 in CMYK. Its
+intent is relative colorimetric with black-point compensation, as in Photoshop and GIMP: colours
 that sRGB has stay what they are, and the darkest ink becomes black. A picture that says nothing of
 its colours, or something that cannot be used, is taken as sRGB, as browsers take it.
 """
@@ -263,7 +263,9 @@ def _by_profile(levels: Image.Image, profile: ImageCmsProfile) -> Image.Image | 
     if levels.mode not in fits.get(space, ()):
         raise InputError(f"is for {space} and not for {levels.mode}")
     srgb = ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    flags = Flags.NOOPTIMIZE | Flags.BLACKPOINTCOMPENSATION
+    # For a matrix and curves, littleCMS has integers that are as good, and ten times as fast.
+    is_matrix = space == "RGB" and profile.profile.is_matrix_shaper
+    flags = Flags.BLACKPOINTCOMPENSATION | (Flags.NONE if is_matrix else Flags.NOOPTIMIZE)
 
     def convert(picture: Image.Image) -> Image.Image:
         how = (picture.mode, "RGB", Intent.RELATIVE_COLORIMETRIC)

@@ -61,7 +61,7 @@ def test_profiles_of_rgb(tmp_path: Path, suffix: str, space: str) -> None:
     picture.save(tmp_path / f"a.{suffix}", icc_profile=rgb_icc(primaries, gamma), **options)
     pixels, notes = read(tmp_path / f"a.{suffix}")
     difference = np.abs(pixels - shown(picture, matrix, gamma)).max()
-    assert difference < (0.7 if suffix in LOSSLESS else 4)
+    assert difference < (1.1 if suffix in LOSSLESS else 4)
     assert notes == ["its colours are converted from Test to sRGB"]
 
 
@@ -103,14 +103,14 @@ def test_a_profile_of_a_palette(tmp_path: Path) -> None:
     palette = RGB.quantize(200)
     palette.save(tmp_path / "a.png", icc_profile=rgb_icc(P3_D50))
     expected = shown(palette.convert("RGB"), P3_TO_SRGB)
-    assert np.abs(read(tmp_path / "a.png")[0] - expected).max() < 0.7
+    assert np.abs(read(tmp_path / "a.png")[0] - expected).max() < 1.1
 
 
 def test_grey_by_a_profile_of_rgb(tmp_path: Path) -> None:
     """As browsers do it."""
     GREY.save(tmp_path / "a.png", icc_profile=rgb_icc(P3_D50, 1.0))
     expected = shown(GREY.convert("RGB"), P3_TO_SRGB, 1.0)
-    assert np.abs(read(tmp_path / "a.png")[0] - expected).max() < 0.7
+    assert np.abs(read(tmp_path / "a.png")[0] - expected).max() < 1.1
 
 
 def test_alpha_is_left_alone_and_composited_last(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_chunks_of_png(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.png").write_bytes(png(levels, *chunks))
     pixels, notes = read(tmp_path / "a.png")
     expected = shown(np.asarray(Image.fromarray(levels).convert("RGB")), matrix, gamma)
-    assert np.abs(pixels - expected).max() < 0.8
+    assert np.abs(pixels - expected).max() < 1.1
     assert len(notes) == 1
     assert notes[0].startswith("its colours are converted from ")
 
@@ -247,7 +247,7 @@ def test_a_profile_in_jpeg_2000(tmp_path: Path) -> None:
     content = content[:outer] + struct.pack(">I", length) + content[outer + 4 :]
     (tmp_path / "a.jp2").write_bytes(content)
     pixels, notes = read(tmp_path / "a.jp2")
-    assert np.abs(pixels - shown(RGB, P3_TO_SRGB)).max() < 0.7
+    assert np.abs(pixels - shown(RGB, P3_TO_SRGB)).max() < 1.1
     assert notes == ["its colours are converted from Test to sRGB"]
 
 
