@@ -381,6 +381,8 @@ def explore(
     Only who has the page's address, with the token in it, can open it: on this machine, and nobody
     else of its users. Closing the page ends its run; Ctrl-C ends all runs.
     """
+    if sys.flags.optimize > 1:
+        raise InputError("PYTHONOPTIMIZE is 2, but must be less: Jupyter's server needs docstrings")
     with _needs("book"):
         from styleinv.live.server import serve
 

@@ -119,6 +119,19 @@ def test_a_port_that_cannot_be_used(tmp_path: Path) -> None:
                 server.serve(tmp_path, tmp_path, port, print)
 
 
+def test_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="TMPDIR must be a folder that can be written"):
+        server.serve(tmp_path, tmp_path, 0, print)
+
+
+def test_a_python_without_docstrings(tmp_path: Path) -> None:
+    with explored(tmp_path, PYTHONOPTIMIZE="2") as page:
+        assert page.process.wait(PATIENCE) == 2
+        assert page.process.stderr is not None
+        assert page.process.stderr.read().startswith("Error: PYTHONOPTIMIZE is 2, but must be ")
+
+
 def test_no_setting_of_the_reader_gets_in(tmp_path: Path) -> None:
     """Above all no other kernel of the same name, which nobody would answer."""
     wrong = tmp_path / "kernels" / "python3" / "kernel.json"
