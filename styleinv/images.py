@@ -147,7 +147,7 @@ def describe(source: str | Path, size: int, fit: Fit = "crop") -> str:
     if name.startswith(BUNDLED):
         return f"{name}: a painted style, {size} x {size} pixels, made at this size."
     if name.startswith(SCIKIT_IMAGE):
-        picture, _ = _open(source, name, _most_pixels())
+        picture, _ = _open(source, name)
         said, (width, height) = "a photograph, RGB", picture.size
     else:
         with _own_settings(), Image.open(name, formats=_formats()) as picture:

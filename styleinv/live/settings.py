@@ -22,8 +22,8 @@ from styleinv.errors import InputError
 # Variables about the machine: its programs, processors and network. Others are programs' settings.
 KEPT = re.compile(
     r"PATH|PYTHONPATH|PYTHONHOME|USER|LOGNAME|SSL_CERT_(FILE|DIR)|(?i:https?|all|no)_(?i:proxy)"
-    r"|(STYLEINV|TORCH|PYTORCH|OMP|GOMP|KMP|MKL|OPENBLAS|CUDA|NVIDIA|HIP|ROCR|HSA|LD|DYLD|NIX)_\w+"
-    r"|EBPYTHONPREFIXES"
+    r"|(STYLEINV|TORCH|PYTORCH|OMP|GOMP|KMP|MKL|OPENBLAS|VECLIB|CUDA|NVIDIA|HIP|ROCR|HSA|LD|DYLD)_\w+"
+    r"|NIX_PYTHONPATH|EBPYTHONPREFIXES"
 )
 # The kernel of IPython without the settings in /etc.
 KERNEL = """
