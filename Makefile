@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env book test test-long lint bench bench-full explore lab picture reference chapter lock clean
+.PHONY: env book test test-long lint bench bench-full explore lab picture reference repeat chapter lock clean
 
 env: .venv/installed
 
@@ -54,11 +54,21 @@ _explore/%.ipynb: notebooks/%.md
 	mkdir -p _explore
 	$(BIN)/jupytext --to ipynb --output $@ $<
 
-# The reference runs that are missing: make reference ENCODER=vgg19_normalised_relu_2_2.safetensors
+# Whose weights the reference runs are; a file of them does as well.
+ENCODER ?= vgg19-normalised
+
+# The reference runs that are missing.
 reference: env
 	$(BIN)/styleinv sweep --reference results/reference.yml --encoder "$(ENCODER)"
 
-# The chapter's own Adam, in the background: make chapter ENCODER=vgg19_normalised_relu_2_2.safetensors
+# All reference runs again, in another folder, and the chapter's claims by those. It goes on where it was stopped.
+repeat: env
+	@mkdir -p _build/repeat
+	cp results/reference.yml _build/repeat
+	$(BIN)/styleinv sweep --reference _build/repeat/reference.yml --encoder "$(ENCODER)"
+	$(BIN)/styleinv claims --results _build/repeat
+
+# The chapter's own Adam, in the background.
 chapter: env
 	@mkdir -p _build
 	OMP_WAIT_POLICY=PASSIVE nohup nice -n 19 $(BIN)/styleinv sweep --reference results/chapter.yml --encoder "$(ENCODER)" --threads 1 >>_build/chapter.log 2>&1 &

@@ -230,7 +230,9 @@ def sweep(
     With --reference FILE, the file lists the runs, and they are saved in runs/ beside it. Besides
     it, only --encoder, --device and the options from --workers on then have an effect. By default
     one process takes as many threads as the machine offers, and workers share them; another number
-    can change a result's last digits.
+    can change a result's last digits. The runs of the book: --reference results/reference.yml
+    --encoder vgg19-normalised makes those that are missing, and with a copy of that file alone in
+    another folder all of them.
 
     Ctrl-C finishes the current iteration; the same command then continues.
     """
@@ -318,12 +320,15 @@ def book(
 def verify(
     folder: Annotated[Path, Argument(help="Folder of records; its subfolders count as well.")],
     rerun: Annotated[int, Option(min=0, help="Make this many small runs again.")] = 0,
-    encoder: Annotated[str | None, Option(help="Weights of runs whose encoder is a file.")] = None,
+    encoder: Annotated[
+        str | None,
+        Option(help="Weights of the runs of VGG-19: vgg19-normalised for results/, or a file."),
+    ] = None,
     seed: Annotated[int | None, Option(help="Seed of the draw; default: a new one.")] = None,
 ) -> None:
     """Check every hash and every measure of kept runs; with --rerun, make some of them again.
 
-    Example: styleinv verify results/ --rerun 3
+    Example: styleinv verify results/ --rerun 3 --encoder vgg19-normalised
     """
     from styleinv.runs import verification
 
@@ -403,10 +408,11 @@ def styles() -> None:
 @app.command()
 def encoders() -> None:
     """List where the encoder's weights can come from."""
-    print("bundled   ships with styleinv; works offline (default)")
-    print("vgg19     torchvision's VGG-19 for ImageNet; downloads 548 MB once")
-    print("random    He-initialised and seeded: the control")
-    print("FILE      .safetensors or .pth: torchvision's key names, or AdaIN's vgg_normalised")
+    print("bundled            ships with styleinv; works offline (default)")
+    print("vgg19              torchvision's VGG-19 for ImageNet; downloads 548 MB once")
+    print("vgg19-normalised   that of the reference runs, made for AdaIN; downloads 80 MB once")
+    print("random             He-initialised and seeded: the control")
+    print("FILE               .safetensors or .pth with the names of torchvision, AdaIN or Gatys")
 
 
 # --- what the commands share

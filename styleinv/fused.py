@@ -17,7 +17,7 @@ from torch.nn.grad import conv2d_weight
 Padding = Literal["zeros", "reflect"]
 
 
-class FrozenConvolution(nn.Conv2d):
+class FrozenConvolution(nn.Module):
     """A 3x3 convolution whose kernels never change, together with its padding and its ReLU.
 
     Called with x (B, C, H, W), it computes y = relu(weight * pad(x) + bias), of shape (B, D, H, W),
@@ -32,19 +32,17 @@ class FrozenConvolution(nn.Conv2d):
         padding: what lies beyond the border: zeros, or the map as reflected there.
     """
 
-    bias: Tensor
     flipped: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor, padding: Padding) -> None:
-        super().__init__(weight.shape[1], weight.shape[0], 3, padding=1, padding_mode=padding)
-        self.load_state_dict({"weight": weight, "bias": bias})
-        self.requires_grad_(False)
+        super().__init__()  # PyTorch's own convolution would draw from the global generator
+        self.padding = padding
+        self.weight = nn.Parameter(weight.clone(), requires_grad=False)
+        self.bias = nn.Parameter(bias.clone(), requires_grad=False)
         self.register_buffer("flipped", weight.flip(2, 3).transpose(0, 1), persistent=False)
 
     def forward(self, input: Tensor, rectify: bool = True) -> Tensor:
-        out = _Convolution.apply(
-            input, self.weight, self.bias, self.flipped, self.padding_mode, rectify
-        )
+        out = _Convolution.apply(input, self.weight, self.bias, self.flipped, self.padding, rectify)
         return cast(Tensor, out)
 
 
@@ -155,7 +153,8 @@ class _CentralMoments(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         centred, central = ctx.saved_tensors
         n_positions, n_moments = centred.shape[0], grad.shape[0]
-        weights = grad / n_positions * torch.arange(1, n_moments + 1).to(grad)[:, None]
+        orders = torch.arange(1, n_moments + 1, dtype=grad.dtype, device=grad.device)
+        weights = grad / n_positions * orders[:, None]
         # Horner's scheme, highest power first; below it the constant of every term.
         constant = weights[0] - (weights[2:] * central[1:-1]).sum(dim=0)
         if n_moments == 1:

@@ -18,6 +18,7 @@ from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.errors import InputError, one_of, whole_number
 from styleinv.files import check_writable
 from styleinv.images import TENSOR, Fit, Source, public_name, read_style, short_name
+from styleinv.isolation import own_settings
 from styleinv.losses import ALPHA, LOSSES, MOMENT_NAMES, REDRAWN, WITH_ALPHA, StyleLoss, make_loss
 from styleinv.machine import check_memory, needed_memory, reuse_freed_memory
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
@@ -137,11 +138,13 @@ class Task:
                 cannot be written.
         """
         self.check_memory()
-        protocol = self.protocol
-        target = self.style.to(self.encoder.device, self.encoder.dtype)[None]
-        with reuse_freed_memory():
+        protocol, device = self.protocol, self.encoder.device
+        with own_settings(device), reuse_freed_memory():
+            # A copy, because a tensor that was made in inference mode has no gradients.
+            target = self.style.to(device, self.encoder.dtype, copy=True)[None]
             with torch.no_grad():
-                features = self.encoder(target, self.layer)
+                features = self.encoder.forward(target, self.layer)
+                self._check_that_it_sees(features)
                 exact = make_loss(self.loss, features, protocol.convention, self.alpha)
                 warmups = protocol.warmups_of(self.loss, self.layer)
                 stages = [self._warm_up(warmup, target, exact) for warmup in warmups]
@@ -152,8 +155,16 @@ class Task:
             monitor = Monitor(budget, theta, weight, callback, seconds, checkpoint, explain)
             start = noise_image(target, protocol, self.seed)
             minimum = minimise([*stages, self._last_stage(exact)], start, protocol, monitor)
-        found = vars(minimum) | {"image": minimum.image.float().cpu()}
+            found = vars(minimum) | {"image": minimum.image.float().cpu()}
         return Inversion(**found, task=self, negative_psi=exact.negative_orders)
+
+    def _check_that_it_sees(self, features: Tensor) -> None:
+        """Refuse a layer that is 0 for this style: the noise would pass for its inversion."""
+        if not features.any():
+            raise InputError(
+                f"what {self.layer} of encoder {self.encoder.name!r} returns for "
+                f"{self.style_name} is zero everywhere; another layer, style or encoder is needed"
+            )
 
     def _warn_of_negative_psi(self, orders: tuple[int, ...]) -> None:
         if orders:
@@ -166,21 +177,21 @@ class Task:
 
     def _warm_up(self, warmup: Warmup, target: Tensor, exact: StyleLoss) -> Stage:
         """A stage that descends another loss; both come from one pass through the encoder."""
-        encode = partial(self.encoder, layer=self.layer, rectified=not warmup.before_relu)
+        encode = partial(self.encoder.forward, layer=self.layer, rectified=not warmup.before_relu)
         descended = warmup.make(encode(target), convention=self.protocol.convention)
 
         def objective(image: Tensor) -> tuple[Tensor, Tensor]:
             features = encode(image)
-            loss = descended(features)
+            loss = descended.forward(features)
             with torch.no_grad():
-                return loss, exact(features.relu() if warmup.before_relu else features)
+                return loss, exact.forward(features.relu() if warmup.before_relu else features)
 
         budget = max(1, round(warmup.share * self.protocol.budget(self.loss, self.layer)))
         return Stage(warmup.name, objective, budget, warmup.enough)
 
     def _last_stage(self, exact: StyleLoss) -> Stage:
         def objective(image: Tensor) -> tuple[Tensor, Tensor]:
-            loss = exact(self.encoder(image, self.layer))
+            loss = exact.forward(self.encoder.forward(image, self.layer))
             return loss, loss
 
         return Stage(self.loss, objective, generators=exact.generators)
@@ -188,7 +199,7 @@ class Task:
     @torch.no_grad()
     def _explain(self, exact: StyleLoss, image: Tensor) -> str:
         """Name the first value that is not finite between an image and its loss."""
-        features = self.encoder(image, self.layer)
+        features = self.encoder.forward(image, self.layer)
         values = {
             "the gradient of the iteration before": image,
             f"what {self.layer} returns": features,
@@ -320,7 +331,7 @@ def noise_image(like: Tensor, protocol: Protocol, seed: int) -> Tensor:
 
     Drawn on the CPU in float32, so that a seed means the same picture on every device.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     return protocol.draw_noise(like, generator).to(like)
 
 

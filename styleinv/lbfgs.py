@@ -52,7 +52,7 @@ class CurvatureHistory:
         """-H g, or steepest descent as long as there is no pair."""
         if not self._slots:
             return -gradient
-        order = torch.tensor(self._slots, device=gradient.device)
+        order = torch.tensor(self._slots, dtype=torch.int64, device=gradient.device)
         # One vector at a time: the BLAS takes many times longer for a product with two columns.
         products = (self._pairs @ gradient).to(self._sy.dtype)[:, None]
         s_times_g, y_times_g = products[order], products[order + self.memory]

@@ -16,7 +16,7 @@ floating dtype. Two conventions:
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,9 @@ ALPHA = 0.1
 
 # M_1 to M_4.
 MOMENT_NAMES = ("the mean", "the standard deviation", "the skewness", "the kurtosis")
+
+# Random numbers are drawn as if PyTorch had its own default type and device.
+_PLAIN: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 
 # Added to the variance so that M_2 has a gradient where a channel is constant (released code).
 VARIANCE_FLOOR = 1e-5
@@ -287,8 +290,10 @@ class SlicedWassersteinLoss(HistogramLoss):
         seed: int = 0,
     ) -> None:
         channels = check_features(style_features).shape[1]
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randn(n_directions, channels, generator=generator).to(style_features)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        drawn = torch.randn(n_directions, channels, generator=generator, **_PLAIN).to(
+            style_features
+        )
         super().__init__(style_features, convention, directions=F.normalize(drawn, dim=1))
 
 
@@ -338,11 +343,11 @@ class VectorMMDLoss(StyleLoss):
         seed: int = 0,
     ) -> None:
         super().__init__(style_features, convention)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         rows = fused.positions(style_features).detach()
-        order = torch.randperm(len(rows), generator=generator).to(rows.device)
+        order = torch.randperm(len(rows), generator=generator, device="cpu").to(rows.device)
         sigma = (rows[order[1:]] - rows[order[:-1]]).norm(dim=1).median()
-        drawn = torch.randn(self.channels, n_frequencies, generator=generator).to(rows)
+        drawn = torch.randn(self.channels, n_frequencies, generator=generator, **_PLAIN).to(rows)
         self.register_buffer("frequencies", drawn / sigma.clamp(min=math.sqrt(VARIANCE_FLOOR)))
         self.register_buffer("target", self._embedding(style_features).detach())
 
@@ -389,7 +394,7 @@ class MMDLoss(StyleLoss):
             raise InputError(f"alpha is {alpha}, but must be greater than 0")
         self.alpha = alpha
         self.pairing = one_of("pairing", pairing, ("adjacent", "random"))
-        self.generators = (torch.Generator().manual_seed(seed),)
+        self.generators = (torch.Generator("cpu").manual_seed(seed),)
         rows = fused.positions(style_features).detach()
         self.even = len(rows) // 2 * 2
         self.register_buffer("style_rows", rows)
@@ -400,7 +405,7 @@ class MMDLoss(StyleLoss):
         noise = check_positions(rows, self.style_rows, 0)[: self.even]
         style, style_style = self.style_rows[: self.even], self.style_style
         if self.pairing == "random":
-            drawn = torch.randperm(len(rows), generator=self.generators[0])
+            drawn = torch.randperm(len(rows), generator=self.generators[0], device="cpu")
             order = drawn[: self.even].to(rows.device)
             style, noise = self.style_rows[order], rows[order]
             style_style = fused.kernel_of_pairs(style, self.alpha)

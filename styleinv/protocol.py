@@ -173,7 +173,7 @@ class Protocol:
     def draw_noise(self, style: Tensor, generator: torch.Generator) -> Tensor:
         """The start of an inversion of `style` (1, 3, H, W), in float32 on the CPU."""
         draw = torch.rand if self.noise == "uniform" else torch.randn
-        return draw(style.shape, generator=generator)
+        return draw(style.shape, generator=generator, dtype=torch.float32, device="cpu")
 
     def limited_to(self, iterations: int | None = None, seconds: float | None = None) -> Self:
         """This protocol with other limits, where they are given.

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from styleinv.encoder import Encoder, load_encoder
+from styleinv.layouts import Layout
 from styleinv.styles import paint
 
 if TYPE_CHECKING:
@@ -105,6 +106,14 @@ def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture.putalpha(200)
     picture.save(path)
     return path
+
+
+def state_of(layout: Layout) -> dict[str, Tensor]:
+    """A file of weights in this layout, small and random."""
+    generator = torch.Generator().manual_seed(5)
+    return {
+        name: 0.1 * torch.randn(shape, generator=generator) for name, shape in layout.shapes.items()
+    }
 
 
 class Trap:

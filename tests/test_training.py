@@ -11,7 +11,8 @@ import train_encoder
 from PIL import Image
 
 from styleinv import LAYERS, load_encoder
-from styleinv.encoder import STYLEINV, Encoder
+from styleinv.encoder import Encoder
+from styleinv.layouts import STYLEINV
 
 
 def test_trains_on_a_folder_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from styleinv.encoder import LAYERS, STYLEINV, Encoder, imagenet_normalisation, load_encoder
+from styleinv.encoder import LAYERS, Encoder, load_encoder
+from styleinv.layouts import STYLEINV, imagenet_normalisation
 
 SIZE = 32
 CHANNELS = ((3, 64), (64, 64), (64, 128), (128, 128))

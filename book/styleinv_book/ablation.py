@@ -34,8 +34,8 @@ class RawMomentLoss(MomentLoss):
 
     def forward(self, noise_features: Tensor) -> Tensor:
         found = self.statistic(self.check(noise_features))
-        powers = torch.arange(3, self.n_moments + 1).to(found)[:, None]
-        raw = found[2:] * (found[1] / self.target[1]) ** powers
+        orders = torch.arange(3, self.n_moments + 1, dtype=found.dtype, device=found.device)
+        raw = found[2:] * (found[1] / self.target[1]) ** orders[:, None]
         return self.distance(torch.cat((found[:2], raw)))
 
 
@@ -52,7 +52,9 @@ class ShuffledProtocol(Protocol):
     """A protocol whose runs start from the style image's own pixels in another order."""
 
     def draw_noise(self, style: Tensor, generator: torch.Generator) -> Tensor:
-        order = torch.randperm(style[0, 0].numel(), generator=generator).to(style.device)
+        order = torch.randperm(style[0, 0].numel(), generator=generator, device="cpu").to(
+            style.device
+        )
         return style.flatten(2)[:, :, order].view_as(style)
 
 

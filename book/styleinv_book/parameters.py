@@ -15,7 +15,7 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from styleinv.encoder import load_encoder
+from styleinv.encoder import DOWNLOADED, load_encoder
 from styleinv.errors import InputError, one_of, shorten, whole_number
 from styleinv.images import load_style
 from styleinv.styles import LARGEST_SEED, MIN_SIZE
@@ -73,8 +73,8 @@ def check_parameters(parameters: Mapping[str, Any], defaults: Mapping[str, Any])
     for name in parameters:
         one_of("parameter", name, tuple(sorted(defaults)))
     given = {name: _convert(defaults[name], name, value) for name, value in parameters.items()}
-    if given.get("encoder", "vgg19") != "vgg19":  # a notebook may have to download its weights
-        load_encoder(given["encoder"])
+    if (encoder := given.get("encoder", "vgg19")) not in DOWNLOADED:  # a notebook downloads those
+        load_encoder(encoder)
     for style in given.get("styles", []):
         load_style(style, MIN_SIZE)
     return given

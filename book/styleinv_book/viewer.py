@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 
 from styleinv import live
-from styleinv.encoder import LAYERS, SOURCES
+from styleinv.encoder import LAYERS, NORMALISED_SHA256, SOURCES
 from styleinv.errors import InputError
 from styleinv.images import STYLE_NAMES, UNNAMED, short_name
 from styleinv.live.labels import title_of
@@ -179,14 +179,16 @@ def command(record: Record) -> str:
     asked, own = record.asked, PROTOCOLS.get(record.asked.protocol.name)
     if own is None or record.source in UNNAMED:
         return ""
-    seconds = asked.protocol.seconds
+    seconds, encoder = asked.protocol.seconds, asked.encoder
+    if asked.encoder_sha256 == NORMALISED_SHA256:
+        encoder = "vgg19-normalised"
     options = {
         "layer": asked.layer,
         "loss": asked.loss,
         "protocol": own.name,
         "seed": asked.seed,
         "size": min(asked.height, asked.width),
-        "encoder": asked.encoder if asked.encoder in SOURCES else "FILE",
+        "encoder": encoder if encoder in SOURCES else "FILE",
         "alpha": asked.alpha or None,
         "fit": None if asked.height == asked.width else "keep",
         "iterations": record.iterations_asked,

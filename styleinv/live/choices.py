@@ -14,6 +14,7 @@ from styleinv.styles import LARGEST_SEED, MAX_SIZE, MIN_SIZE
 ENCODERS = {
     "bundled": "bundled",
     "vgg19": "VGG-19 (downloads 548 MB once)",
+    "vgg19-normalised": "VGG-19 of the reference runs (downloads 80 MB once)",
     "random": "random weights",
     "file": "a weights file",
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec.yaml
 
-from styleinv.encoder import LAYERS, load_encoder
+from styleinv.encoder import LAYERS, NORMALISED_NAME, NORMALISED_SHA256, load_encoder
 from styleinv.errors import InputError, one_of
 from styleinv.images import load_style, save_png, to_uint8
 from styleinv.inversion import DEFAULT_SIZE
@@ -92,7 +92,8 @@ def make_reference_runs(
 
     Args:
         file: a file such as `results/reference.yml`.
-        encoder_file: the weights that the file names.
+        encoder_file: the weights that the file names; for `results/reference.yml` these are the
+            source ``vgg19-normalised``.
         report: called with one line of text per finished run.
         execution: how and where the runs are made.
         protocols: the protocols by name.
@@ -110,6 +111,8 @@ def make_reference_runs(
             f"encoder {encoder_file!r} has the fingerprint {encoder.sha256[:12]}, but the runs of "
             f"{str(file)!r} need {reference.encoder_sha256[:12]}"
         )
+    if encoder.sha256 == NORMALISED_SHA256:  # whatever the file is called here
+        encoder = encoder.named(NORMALISED_NAME)
     for name, entry in reference.sweeps.items():
         protocol = protocols[one_of(f"protocol of sweep {name}", entry.protocol, tuple(protocols))]
         report(f"Sweep {name}")

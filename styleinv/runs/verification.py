@@ -193,10 +193,11 @@ def _draw(
 def _task_of(record: Record, weights: Encoder | None) -> Task | None:
     """The task that makes a run again; None if that takes too long or something is not at hand."""
     asked, name = record.asked, record.asked.encoder.partition(" ")[0]
-    encoder = weights if weights and weights.sha256 == asked.encoder_sha256 else name
+    is_given = weights is not None and weights.sha256 == asked.encoder_sha256
+    encoder = weights.named(asked.encoder) if weights is not None and is_given else name
     size, fit = _size_and_fit(record)
     is_small = asked.width <= LARGEST_RERUN and record.result.evaluations <= MOST_EVALUATIONS
-    if not (is_small and record.is_repeatable) or encoder not in (weights, *OFFLINE):
+    if not (is_small and record.is_repeatable and (is_given or name in OFFLINE)):
         return None
     with suppress(InputError):
         task = plan(
