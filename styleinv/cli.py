@@ -558,6 +558,10 @@ def _words() -> list[str]:
 
 def main() -> None:
     """Run the command line: bad input becomes one sentence and exit code 2."""
+    if sys.warnoptions:  # PYTHONWARNINGS must not hide a note, nor make it an error
+        warnings.resetwarnings()
+        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
     warnings.showwarning = lambda message, *_, **__: _report(f"Note: {one_line(str(message))}")
     _prepare_streams()
     try:

@@ -5,9 +5,11 @@ import json
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -201,3 +203,15 @@ def test_memory_that_is_used_up_is_one_sentence(
 
     monkeypatch.setattr(cli, "app", fail)
     assert run() == (2, "", "Error: the memory is used up; a smaller --size needs less.\n")
+
+
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_pythonwarnings_neither_hides_notes_nor_makes_them_errors(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: Literal["error", "ignore"]
+) -> None:
+    Image.new("RGBA", (32, 32), (200, 9, 9, 90)).save(tmp_path / "veil.png")
+    monkeypatch.setattr(sys, "warnoptions", [action])
+    with warnings.catch_warnings(action=action):
+        code, _, said = run("invert", "veil.png", "--size", 32, "--iterations", 1)
+    assert code == 0
+    assert "Note: veil.png: its transparent parts are composited on white" in said

@@ -49,8 +49,8 @@ COMMANDS = {
     "invert good.png --out MANY": "but must be a folder that can be written",
     "invert good.png --checkpoint-every inf": "checkpoint-every is inf, but must be a number of",
     # --- weights
-    "invert good.png --encoder absent.pth": "encoder 'absent.pth' is neither an existing file of weights nor",
-    "invert good.png --encoder code.pth": "must be a .safetensors or .pth file of tensors by name, as state",
+    "invert good.png --encoder absent.pth": "encoder 'absent.pth' is neither an existing file of w",
+    "invert good.png --encoder code.pth": "must be a .safetensors or .pth file of tensors by nam",
     # --- sweeps and reference files
     "sweep": "sweep needs either --style, once or more, or --reference",
     "sweep --style good.png --reference field.yml": "sweep needs either --style, once or more, or",

@@ -167,6 +167,16 @@ def test_what_is_not_finite_is_named(scale: float, loss: str, name: str) -> None
         invert("bundled:dots", layer="relu_1_1", loss=loss, encoder=loud, size=24)
 
 
+def test_a_layer_that_is_zero_for_the_style_is_refused() -> None:
+    """Any noise has the same statistic: it would be handed out as the inversion."""
+    dead = styleinv.load_encoder("bundled")
+    dead.convs[0].bias.fill_(-1e4)
+    with pytest.raises(
+        InputError, match="what relu_1_1 of encoder 'bundled' returns for dots is z"
+    ):
+        invert("bundled:dots", layer="relu_1_1", encoder=dead, size=16)
+
+
 def test_a_run_that_breaks_keeps_its_last_good_picture(
     bundled: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from styleinv.encoder import VGG19_URL
+import pytest
+
+from styleinv.encoder import NORMALISED_URL, VGG19_URL
 from tests.conftest import IN_TURN, PROGRAM, ROOT
 
 # Python imports this before anything else, in child processes as well.
@@ -73,14 +75,20 @@ def test_plain_commands_ask_nobody(tmp_path: Path) -> None:
     assert attempts == []
 
 
-def test_vgg19_is_the_one_that_asks_and_only_its_host(tmp_path: Path) -> None:
-    command = (str(PROGRAM), "invert", "bundled:dots", "--encoder", "vgg19", *TINY)
+@pytest.mark.parametrize(
+    ("source", "url", "host"),
+    [
+        ("vgg19", VGG19_URL, "download.pytorch.org"),
+        ("vgg19-normalised", NORMALISED_URL, "github.com"),
+    ],
+)
+def test_who_asks_asks_only_its_host(tmp_path: Path, source: str, url: str, host: str) -> None:
+    command = (str(PROGRAM), "invert", "bundled:dots", "--encoder", source, *TINY)
     done, attempts = guarded(tmp_path, *command)
-    host = "socket.getaddrinfo download.pytorch.org 443"
-    assert attempts == [f"urllib.Request {VGG19_URL} None", host]
+    assert attempts == [f"urllib.Request {url} None", f"socket.getaddrinfo {host} 443"]
     assert (done.returncode, done.stdout) == (2, "")
     says, error = done.stderr.splitlines()
-    assert says.startswith(f'Downloading: "{VGG19_URL}" to ')
-    assert error.startswith(f"Error: encoder 'vgg19' cannot be downloaded from {VGG19_URL} to ")
+    assert says.startswith(f'Downloading: "{url}" to ')
+    assert error.startswith(f"Error: encoder '{source}' cannot be downloaded from {url} to ")
     assert "no network here>; 'bundled', 'random' and" in error
     assert list((tmp_path / "work").iterdir()) == []

@@ -1,5 +1,6 @@
 """The reference runs: listed in a file, made, read back; and those that are committed."""
 
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import yaml
 from styleinv_book.ablation import ABLATION
 
 from styleinv import InputError
-from styleinv.encoder import Encoder
+from styleinv.encoder import BUNDLED_WEIGHTS, NORMALISED_NAME, NORMALISED_SHA256, Encoder
 from styleinv.inversion import RESULTS_VERSION
 from styleinv.protocol import PROTOCOLS
-from styleinv.runs import store
+from styleinv.runs import reference, store
 from styleinv.runs.record import Settings, sealed
 from styleinv.runs.reference import make_reference_runs, read_reference, reference_runs
 from tests.conftest import ROOT
@@ -88,6 +89,17 @@ def test_replaces_what_an_older_version_has_made_or_measured(
     assert not path.exists()
 
 
+def test_the_reference_runs_weights_may_be_in_a_file_of_any_name(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundled: Encoder
+) -> None:
+    """Their runs have the name of `vgg19-normalised`; the bundled weights stand in for those."""
+    monkeypatch.setattr(reference, "NORMALISED_SHA256", bundled.sha256)
+    other = shutil.copy(BUNDLED_WEIGHTS, tmp_path / "vgg_normalised.pth")
+    make_reference_runs(file, str(other))
+    runs = reference_runs("few", file.parent).values()
+    assert {run.record.asked.encoder for run in runs} == {NORMALISED_NAME}
+
+
 def test_a_protocol_that_is_not_known(file: Path) -> None:
     others = {name: protocol for name, protocol in PROTOCOLS.items() if name != "fast"}
     with pytest.raises(InputError, match=r"protocol of sweep \w+ is 'fast', but must be one of"):
@@ -127,10 +139,12 @@ def test_committed_runs_are_those_that_are_listed() -> None:
 
     Others are only of the sweeps in chapter.yml, which are made cell by cell.
     """
-    reference = read_reference(RESULTS / "reference.yml")
+    listed = read_reference(RESULTS / "reference.yml")
+    assert listed.encoder_sha256 == NORMALISED_SHA256
+    assert read_reference(RESULTS / "chapter.yml").encoder_sha256 == NORMALISED_SHA256
     kept = set(store.read_records(RESULTS / "runs"))
     protocols = {**PROTOCOLS, **ABLATION}
-    for name, entry in reference.sweeps.items():
+    for name, entry in listed.sweeps.items():
         for seed, iterations in product(entry.seeds, entry.iterations):
             runs = reference_runs(name, RESULTS, seed=seed, iterations=iterations)
             kept -= {run.path for run in runs.values()}
@@ -140,7 +154,8 @@ def test_committed_runs_are_those_that_are_listed() -> None:
             for (style, layer, loss), run in runs.items():
                 asked = run.record.asked
                 assert (asked.height, asked.width) == (entry.size, entry.size)
-                assert entry.encoder or asked.encoder_sha256 == reference.encoder_sha256
+                made_with = (asked.encoder, asked.encoder_sha256)
+                assert entry.encoder or made_with == (NORMALISED_NAME, NORMALISED_SHA256)
                 assert run.record.picture == entry.pictures
                 image = RESULTS / "runs/styles" / store.style_file_name(style, entry.size)
                 assert image.is_file()
