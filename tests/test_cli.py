@@ -1,15 +1,18 @@
 """The command line as a user meets it: files out, plain words, exit codes, Ctrl-C."""
 
+import io
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import pytest
 import torch
@@ -20,10 +23,11 @@ from torch import Tensor
 from styleinv import __version__, cli
 from styleinv.encoder import Encoder
 from styleinv.optim import Monitor
-from tests.conftest import ROOT
+from tests.conftest import PROGRAM, ROOT
 
 # Runs the command line with these arguments; its exit code, and what it printed and reported.
 Run = Callable[..., tuple[int, str, str]]
+SMALL = ("--size", 16, "--iterations", 2)
 GOES_ON = "Run the same command again to continue from here."
 
 
@@ -41,13 +45,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 @pytest.fixture
-def ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C at the 16th iterate that the command line sees."""
+def ctrl_c(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Ctrl-C, or another signal, at the 16th iterate that the command line sees."""
     see, seen = Monitor.see, itertools.count(1)
 
     def press(self: Monitor, loss: float, image: Tensor) -> str | None:
         if self.callback is not None and next(seen) == 16:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(getattr(request, "param", signal.SIGINT))
         return see(self, loss, image)
 
     monkeypatch.setattr(Monitor, "see", press)
@@ -134,6 +138,9 @@ def test_sweep_knows_the_protocols_that_only_the_book_compares(
     assert made["asked"]["protocol"]["name"] == "n4-noise"
 
 
+@pytest.mark.parametrize(
+    "ctrl_c", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], indirect=True, ids=str
+)
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
     """The picture as far as it is, and a checkpoint from which the same command goes on."""
@@ -153,6 +160,104 @@ def test_ctrl_c_keeps_what_is_there(run: Run, tmp_path: Path) -> None:
         results.append(json.loads((tmp_path / folder / record.name).read_text())["result"])
     assert {**results[0], "seconds": 0} == {**results[1], "seconds": 0}
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("ctrl_c", [signal.SIGHUP], indirect=True)
+def test_what_nohup_has_ignored_stops_nothing(run: Run) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run("invert", "bundled:dots", "--size", 16, "--iterations", 60)[0] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def full(*_: object) -> TextIO:
+    return open("/dev/full", "w", encoding="utf-8")
+
+
+def broken(*_: object) -> TextIO:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("stream", "made", "code", "sentence"),
+    [
+        ("stdout", full, 2, "Error: the output cannot be used: No space left on device.\n"),
+        ("stdout", broken, 1, ""),
+        ("stdout", lambda: None, 0, "budget\n"),
+        ("stderr", full, 0, ""),
+        ("stderr", broken, 0, ""),
+        ("stderr", lambda: None, 0, ""),
+    ],
+)
+def test_a_stream_that_is_lost_costs_no_run(
+    stream: str,
+    made: Callable[[], TextIO | None],
+    code: int,
+    sentence: str,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = made()
+    for name in (stream, f"__{stream}__"):
+        monkeypatch.setattr(sys, name, lost)
+    ended, printed, said = run("invert", "bundled:dots", *SMALL)
+    assert (ended, said.endswith(sentence)) == (code, True)
+    assert "Traceback" not in said
+    assert len(printed.splitlines()) == 2 * (stream == "stderr")
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    if lost is not None:
+        with suppress(OSError):
+            lost.close()
+
+
+def test_a_full_disk_under_the_output_is_one_sentence() -> None:
+    """Python, too, tries to print what is left, and would tell of that."""
+    command = f"PYTHONUNBUFFERED= {PROGRAM} styles >/dev/full"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, encoding="utf-8")
+    sentence = "Error: the output cannot be used: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (2, sentence)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_are_printed_as_the_terminal_can(
+    encoding: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.radial_gradient("L").save(tmp_path / "\xe9\u2603.png")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    assert run("invert", "\xe9\u2603.png", *SMALL)[0] == 0
+    expected = "out/\xe9\u2603-".encode(encoding, "backslashreplace")
+    assert all(line.startswith(expected) for line in written.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["invert", "bundled:dots", "--out=~/runs"],
+        ["sweep", "--style=~/a.png", "--out=~/runs", "--layer", "relu_1_1", "--loss", "gram"],
+    ],
+)
+def test_the_home_folder_is_meant(
+    arguments: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the shell leaves its sign as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    Image.radial_gradient("L").save(tmp_path / "home" / "a.png")
+    assert run(*arguments, *SMALL)[0] == 0
+    assert len(list((tmp_path / "home" / "runs").iterdir())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_current_folder_that_is_gone_is_one_sentence(run: Run, tmp_path: Path) -> None:
+    tmp_path.rmdir()
+    code, _, said = run("invert", "bundled:dots")
+    assert (code, said) == (2, "Error: the current folder is gone, but must be one that exists.\n")
 
 
 @pytest.mark.usefixtures("ctrl_c")

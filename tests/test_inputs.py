@@ -47,6 +47,14 @@ COMMANDS = {
     "invert good.png --device quantum": "device is 'quantum', but this machine's PyTorch cannot",
     "invert good.png --out good.png/below": "but must be a folder that can be written",
     "invert good.png --out MANY": "but must be a folder that can be written",
+    "invert good.png --out ''": "out is empty, but must have a value",
+    "invert good.png --out=": "out is empty, but must have a value",
+    "invert ''": "an argument is empty, but must have a value",
+    "invert good.png --out good.png": "but must be a folder that can be written",
+    "invert good.png --out /dev/null": "but must be a folder that can be written",
+    "invert good.png --out nowhere": "out is 'nowhere', but must be a folder that can be written",
+    "invert good.png --out loop": "out is 'loop', but must be a folder that can be written",
+    "explore --out good.png": "but must be a folder that can be written",
     "invert good.png --checkpoint-every inf": "checkpoint-every is inf, but must be a number of",
     # --- weights
     "invert good.png --encoder absent.pth": "encoder 'absent.pth' is neither an existing file of w",
@@ -88,6 +96,8 @@ def make_images(folder: Path) -> None:
     (folder / "claims.png").write_bytes(content[:12] + header + checksum + content[33:])
     (folder / "folder").mkdir()
     os.mkfifo(folder / "pipe")
+    (folder / "nowhere").symlink_to("absent")
+    (folder / "loop").symlink_to("loop")
 
 
 def make_texts(folder: Path) -> None:
