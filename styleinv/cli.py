@@ -219,7 +219,10 @@ def sweep(
     out: OutOption = OUT,
     reference: Annotated[Path | None, Option(help="File that lists runs, see above.")] = None,
     workers: Annotated[int | None, Option(help="Number of runs at once, a process each.")] = None,
-    scheduler: Annotated[str | None, Option(help="A Dask scheduler's tcp://HOST:PORT.")] = None,
+    scheduler: Annotated[str | None, Option(help="A Dask scheduler's address, see above.")] = None,
+    tls_ca: Annotated[Path | None, Option(help="Who has signed its certificate, PEM.")] = None,
+    tls_cert: Annotated[Path | None, Option(help="Your certificate for it, PEM.")] = None,
+    tls_key: Annotated[Path | None, Option(help="Your key for it, PEM.")] = None,
     threads: Annotated[int | None, Option(help="Threads per run, see above.")] = None,
     checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
 ) -> None:
@@ -233,6 +236,10 @@ def sweep(
     can change a result's last digits. The runs of the book: --reference results/reference.yml
     --encoder vgg19-normalised makes those that are missing, and with a copy of that file alone in
     another folder all of them.
+
+    Whoever reaches a scheduler can run programs as you. --workers starts one with credentials that
+    only its own processes have. --scheduler tls://HOST:PORT takes yours from --tls-ca, --tls-cert
+    and --tls-key, or from Dask's own configuration; tcp://HOST:PORT has none.
 
     Ctrl-C finishes the current iteration; the same command then continues.
     """
@@ -255,11 +262,12 @@ def sweep(
             size=size,
             iterations=[iterations],
         )
-        if missing := [task for task in tasks if not store.path_of(task, out).exists()]:
-            _report_all(preflight(missing, style or []))
-    with _interrupts() as asked_to_stop, _cluster(workers, scheduler, threads) as cluster:
+    tls = tls_ca, tls_cert, tls_key
+    with _interrupts() as asked_to_stop, _cluster(workers, scheduler, threads, tls) as cluster:
         execution = Execution(asked_to_stop, checkpoint_every, cluster)
         if reference is None:
+            if missing := [task for task in tasks if not store.path_of(task, out).exists()]:
+                _report_all(preflight(missing, style or []))
             complete = len(make_runs(tasks, out, report=_report, execution=execution)) == len(tasks)
         else:
             from styleinv_book.ablation import KNOWN
@@ -272,13 +280,15 @@ def sweep(
 
 
 def _cluster(
-    workers: int | None, scheduler: str | None, threads: int | None
+    workers: int | None, scheduler: str | None, threads: int | None, tls: tuple[Path | None, ...]
 ) -> "AbstractContextManager[DaskCluster | None]":
     """Where the runs of a sweep are made: None for this process."""
     from styleinv.runs.sweeps import MOST_THREADS
 
     if workers is not None and scheduler is not None:
         raise InputError("sweep takes --workers or --scheduler, not both")
+    if any(tls) and not all((scheduler, *tls)):
+        raise InputError("--tls-ca, --tls-cert and --tls-key go together, and with --scheduler")
     if workers is None and scheduler is None:
         if threads is not None:
             torch.set_num_threads(whole_number("threads", threads, 1, MOST_THREADS))
@@ -286,7 +296,7 @@ def _cluster(
     with _needs("cluster"):
         from styleinv.runs.cluster import local_cluster, remote_cluster
     if scheduler is not None:
-        return remote_cluster(scheduler, threads)
+        return remote_cluster(scheduler, threads, *tls)
     return local_cluster(workers or 0, threads)
 
 

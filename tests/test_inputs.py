@@ -66,6 +66,8 @@ COMMANDS = {
     "sweep --style good.png --workers 0": "workers is 0, but must be a whole number from 1",
     "sweep --style good.png --workers 2 --scheduler tcp://127.0.0.1:1": "not both",
     "sweep --style good.png --scheduler foo://x": "scheduler 'foo://x' does not answer",
+    "sweep --style good.png --tls-ca ca.pem": "--tls-ca, --tls-cert and --tls-key go together",
+    "sweep --style good.png --tls-ca x --tls-cert x --tls-key x": "and with --scheduler",
     "sweep --reference deep.yml": "reference 'deep.yml' cannot be read",
     "sweep --reference field.yml": "contains unknown field `colour`",
     # --- the book and its parameters

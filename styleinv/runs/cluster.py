@@ -6,6 +6,10 @@ starts the run from the beginning, and the sweep saves the result here as well.
 
 Dask's log is not shown; its errors are raised as `InputError`. Dask comes with the package's extra
 `cluster`.
+
+Whoever can speak to a scheduler can run programs as the user who started it. On this machine it
+therefore takes certificates that are made for the sweep and are in the memory of its processes
+only. What Dask's configuration files and variables say counts for a remote scheduler, not here.
 """
 
 import logging
@@ -18,7 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import resource_tracker
+from pathlib import Path
 
+import cryptography  # noqa: F401  # Dask makes certificates with it
 import dask
 import distributed
 import torch
@@ -42,6 +48,8 @@ SETTINGS = {
     # Dask takes a large style image for a mistake.
     "distributed.admin.large-graph-warning-threshold": "1GB",
 }
+# Pages that tell what the processes do, and that ask for no credentials.
+NO_PAGES = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "nanny", "worker")}
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,8 @@ def local_cluster(workers: int, threads: int | None = None) -> Iterator[DaskClus
     whole_number("workers", workers, 1, MOST_WORKERS)
     each = max(1, torch.get_num_threads() // workers) if threads is None else threads
     whole_number("threads", each, 1, MOST_THREADS)
-    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(SETTINGS):
+    own = {**dask.config.merge(*dask.config.defaults), **SETTINGS, **NO_PAGES}
+    with silence_logging_cmgr(logging.CRITICAL), dask.config.set(own):
         with _keep_ctrl_c_from_children():
             cluster = distributed.LocalCluster(
                 n_workers=workers,
@@ -144,6 +153,7 @@ def local_cluster(workers: int, threads: int | None = None) -> Iterator[DaskClus
                 dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"dashboard": False},
                 memory_limit=None,
+                security=distributed.Security.temporary(),
                 silence_logs=logging.CRITICAL,
             )
         with cluster, distributed.Client(cluster) as client:
@@ -151,28 +161,41 @@ def local_cluster(workers: int, threads: int | None = None) -> Iterator[DaskClus
 
 
 @contextmanager
-def remote_cluster(address: str, threads: int | None = None) -> Iterator[DaskCluster]:
+def remote_cluster(
+    address: str,
+    threads: int | None = None,
+    tls_ca: Path | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+) -> Iterator[DaskCluster]:
     """Connect to the scheduler at `address`, whose workers must take one run at a time each.
 
     Args:
-        address: such as tcp://host:8786.
+        address: such as tls://host:8786, or tcp://host:8786 for one without credentials.
         threads: threads of each run, 1 to 1024; by default as many as a run has here.
+        tls_ca, tls_cert, tls_key: PEM files: the authority that signed the certificates of the
+            scheduler, and our own certificate and key. By default those of Dask's configuration.
 
     Raises:
-        InputError: an argument is not allowed, or nobody answers there.
+        InputError: an argument is not allowed, nobody answers there, or the certificates are not
+            accepted.
     """
     each = torch.get_num_threads() if threads is None else threads
     whole_number("threads", each, 1, MOST_THREADS)
-    security = distributed.Security().get_connection_args("client")
+    files = {"tls_ca_file": tls_ca, "tls_client_cert": tls_cert, "tls_client_key": tls_key}
+    given = {name: str(file) for name, file in files.items() if file is not None}
     with silence_logging_cmgr(logging.CRITICAL), dask.config.set(SETTINGS):
         try:
+            security = distributed.Security(**given, require_encryption=True if given else None)
+            ours = security.get_connection_args("client")
             # `Client` would wait for ever for a server that is not Dask's.
-            LoopRunner().run_sync(connect, address, callback_timeout=CONNECT_SECONDS, **security)
-            client = distributed.Client(address, timeout=CONNECT_SECONDS)
-        except (OSError, ValueError, TypeError) as error:
+            LoopRunner().run_sync(connect, address, callback_timeout=CONNECT_SECONDS, **ours)
+            client = distributed.Client(address, timeout=CONNECT_SECONDS, security=security)
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise InputError(
-                f"scheduler {address!r} does not answer; it must be the address of a Dask "
-                "scheduler, such as tcp://host:8786"
+                f"scheduler {address!r} does not answer, or not with these certificates; it must "
+                "be the address of a Dask scheduler, such as tls://host:8786 with --tls-ca, "
+                "--tls-cert and --tls-key, or tcp://host:8786"
             ) from error
         with client:
             if not client.nthreads():

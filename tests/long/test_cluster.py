@@ -13,8 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import dask
+import distributed
 import psutil
 import pytest
 import torch
@@ -127,6 +130,92 @@ def test_only_this_machine_reaches_the_workers(workers: DaskCluster) -> None:
     assert set(listening) == {"127.0.0.1"}
 
 
+def credentials(folder: Path) -> tuple[Path, Path, Path]:
+    """Files with an authority, a certificate and a key that nobody else has."""
+    made = distributed.Security.temporary()
+    files = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+    folder.mkdir()
+    for file, text in zip(
+        files, (made.tls_ca_file, made.tls_client_cert, made.tls_client_key), strict=True
+    ):
+        file.write_text(text)
+    return files
+
+
+def test_only_who_has_its_credentials_reaches_a_scheduler_here(
+    workers: DaskCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user of this machine has neither them nor pages that tell what is being made."""
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2.0)
+    address = workers.client.scheduler.address
+    assert address.startswith("tls://127.0.0.1:")
+    for place, tls in (
+        (address.replace("tls", "tcp"), ()),
+        (address, ()),
+        (address, credentials(tmp_path / "others")),
+    ):
+        refused = pytest.raises(InputError, match="does not answer, or not with these certificates")
+        with refused, remote_cluster(place, None, *tls):
+            pass
+    infos = workers.client.scheduler_info()
+    pages = [infos["services"]["dashboard"]]
+    pages += [each["services"]["dashboard"] for each in infos["workers"].values()]
+    for port, page in itertools.product(pages, ("info/main/workers.html", "info/logs.html")):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"http://127.0.0.1:{port}/{page}", timeout=PATIENCE)
+
+
+def test_a_scheduler_elsewhere_takes_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given in files, or by Dask's configuration."""
+    tasks, own, others = planned(1, 5), credentials(tmp_path / "a"), credentials(tmp_path / "b")
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2.0)
+    with dask_processes(tmp_path, tls=own) as (there, _):
+        address = there.client.scheduler.address
+        make_runs(tasks, tmp_path / "files", execution=Execution(cluster=there))
+        for tls in ((), others):
+            with pytest.raises(InputError, match="not with these certificates"):
+                remote_cluster(address, None, *tls).__enter__()
+        names = "ca-file", "client.cert", "client.key"
+        pairs = zip(names, map(str, own), strict=True)
+        with (
+            dask.config.set({f"distributed.comm.tls.{name}": file for name, file in pairs}),
+            remote_cluster(address) as configured,
+        ):
+            make_runs(tasks, tmp_path / "set", execution=Execution(cluster=configured))
+        words = zip(("--tls-ca", "--tls-cert", "--tls-key"), map(str, own), strict=True)
+        options = " ".join(word for pair in words for word in pair)
+        where = f"--iterations 5 --scheduler {address} {options} --out line"
+        assert command_line(f"{SWEEP} {where}", tmp_path)[0] == 0
+    expected = outcome(tmp_path / "files")
+    assert outcome(tmp_path / "set") == expected
+    assert expected.items() <= outcome(tmp_path / "line").items()
+
+
+def test_the_readers_configuration_of_dask_changes_nothing_here(tmp_path: Path) -> None:
+    tasks = planned(1, 5)
+    configured = {
+        "distributed.comm.default-scheme": "ws",
+        "distributed.comm.require-encryption": True,
+        "distributed.comm.tls.ca-file": str(tmp_path / "absent.pem"),
+        "distributed.nanny.preload": ["absent_module"],
+        "distributed.scheduler.preload": ["absent_module"],
+        "distributed.worker.preload": ["absent_module"],
+        "distributed.worker.resources": {"GPU": 1},
+        "distributed.worker.memory.terminate": 0.01,
+        "distributed.scheduler.default-task-durations": {"_make": "1h"},
+        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": 7,
+        "scheduler-address": "tcp://127.0.0.1:1",
+    }
+    with dask.config.set(configured):
+        with local_cluster(1, THREADS) as opened:
+            make_runs(tasks, tmp_path / "there", execution=Execution(cluster=opened))
+        assert dask.config.get("distributed.comm.default-scheme") == "ws"
+    make_runs(tasks, tmp_path / "here")
+    assert outcome(tmp_path / "there") == outcome(tmp_path / "here")
+
+
 def test_a_run_that_kills_its_workers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,13 +240,17 @@ def test_an_address_without_scheduler_is_refused(
 
 
 @contextmanager
-def dask_processes(folder: Path, nthreads: int = 1) -> Iterator[tuple[DaskCluster, int]]:
+def dask_processes(
+    folder: Path, nthreads: int = 1, tls: tuple[Path, ...] = ()
+) -> Iterator[tuple[DaskCluster, int]]:
     """`dask scheduler` and `dask worker` on this machine; the process id is the scheduler's."""
     file = folder / "scheduler.json"
     with ExitStack() as opened:
 
         def start(name: str, *options: object) -> int:
-            options = ("--host", "127.0.0.1", "--scheduler-file", file, *options)
+            names = ("--tls-ca-file", "--tls-cert", "--tls-key")[: len(tls)]
+            words = itertools.chain(*zip(names, tls, strict=True))
+            options = ("--host", "127.0.0.1", "--scheduler-file", file, *words, *options)
             command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *map(str, options)]
             process = subprocess.Popen(command, cwd=ROOT)  # where a worker can import this file
             opened.callback(process.wait)
@@ -167,7 +260,9 @@ def dask_processes(folder: Path, nthreads: int = 1) -> Iterator[tuple[DaskCluste
         scheduler = start("scheduler", "--port", 0, "--dashboard-address", "127.0.0.1:0")
         start("worker", "--no-nanny", "--no-dashboard", "--nthreads", nthreads)
         wait_for(lambda: file.is_file() and file.read_text())
-        there = opened.enter_context(remote_cluster(json.loads(file.read_text())["address"]))
+        there = opened.enter_context(
+            remote_cluster(json.loads(file.read_text())["address"], None, *tls)
+        )
         there.client.wait_for_workers(1)
         yield there, scheduler
 
