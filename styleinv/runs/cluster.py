@@ -49,7 +49,9 @@ SETTINGS = {
     "distributed.admin.large-graph-warning-threshold": "1GB",
 }
 # Pages that tell what the processes do, and that ask for no credentials.
-NO_PAGES = {f"distributed.{part}.http.routes": [] for part in ("scheduler", "nanny", "worker")}
+NO_PAGES: dict[str, list[str]] = {
+    f"distributed.{part}.http.routes": [] for part in ("scheduler", "nanny", "worker")
+}
 
 
 @dataclass(frozen=True)
