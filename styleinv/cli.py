@@ -3,25 +3,19 @@
 Starting it loads only the core and Typer; a command imports the room that it needs.
 """
 
-import codecs
 import io
 import os
-import re
-import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import torch
 import typer
 from filelock import Timeout
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 from typer import Argument, Option
 
 from styleinv import __version__
@@ -35,6 +29,15 @@ from styleinv.optim import Iterate
 from styleinv.preflight import preflight
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.styles import PAINTED, PHOTOGRAPHS
+from styleinv.terminal import (
+    end_as_by_ctrl_c,
+    interrupts,
+    prepare_streams,
+    progress,
+    report,
+    report_all,
+    words,
+)
 
 if TYPE_CHECKING:
     from styleinv.runs.cluster import DaskCluster
@@ -45,7 +48,6 @@ OUT = Path("out")
 # The values of an option that can be repeated.
 Texts = list[str] | None
 
-console = Console(stderr=True)
 app = typer.Typer(
     help="Which style does a summary statistic of a VGG-19 layer hold? Invert it and look.",
     add_completion=False,
@@ -137,8 +139,8 @@ def _run(
 
     style, fit = given
     if again or not store.path_of(task, out).exists():
-        _report_all(preflight([task], [style], fit))
-    with _progress(task) as show, _interrupts() as asked_to_stop:
+        report_all(preflight([task], [style], fit))
+    with progress(task) as show, interrupts() as asked_to_stop:
 
         def callback(iterate: Iterate) -> bool:
             show(iterate.iteration, iterate.evaluations, iterate.loss)
@@ -157,9 +159,9 @@ def _run(
         show(result.iterations, result.evaluations, result.loss)
     if run.path is not None:
         print(run.path.with_suffix(".png"), run.path, sep="\n")
-    _report(sweeps.summary(run, found) + (" (--again makes it again)" if found else ""))
+    report(sweeps.summary(run, found) + (" (--again makes it again)" if found else ""))
     if run.was_stopped:
-        _report(GOES_ON if task.protocol.can_go_on else STARTS_AGAIN.format(task.protocol.name))
+        report(GOES_ON if task.protocol.can_go_on else STARTS_AGAIN.format(task.protocol.name))
     return {"stopped": 130, "not finite": 1}.get(result.stop_reason, 0)
 
 
@@ -198,7 +200,7 @@ def check(
             print(*preflight([task], [image], fit), sep="\n", flush=True)
         except InputError as error:
             refused = True
-            _report(f"Error: {error}.")
+            report(f"Error: {error}.")
     raise typer.Exit(2 if refused else 0)
 
 
@@ -263,18 +265,18 @@ def sweep(
             iterations=[iterations],
         )
     tls = tls_ca, tls_cert, tls_key
-    with _interrupts() as asked_to_stop, _cluster(workers, scheduler, threads, tls) as cluster:
+    with interrupts() as asked_to_stop, _cluster(workers, scheduler, threads, tls) as cluster:
         execution = Execution(asked_to_stop, checkpoint_every, cluster)
         if reference is None:
             if missing := [task for task in tasks if not store.path_of(task, out).exists()]:
-                _report_all(preflight(missing, style or []))
-            complete = len(make_runs(tasks, out, report=_report, execution=execution)) == len(tasks)
+                report_all(preflight(missing, style or []))
+            complete = len(make_runs(tasks, out, report=report, execution=execution)) == len(tasks)
         else:
             from styleinv_book.ablation import KNOWN
 
-            complete = make_reference_runs(reference, encoder, device, _report, execution, KNOWN)
+            complete = make_reference_runs(reference, encoder, device, report, execution, KNOWN)
     if not complete:
-        _report(GOES_ON)
+        report(GOES_ON)
         raise typer.Exit(130)
     print(out if reference is None else reference.with_name("runs"))
 
@@ -321,7 +323,7 @@ def book(
         from styleinv_book.build import build_book
         from styleinv_book.parameters import read_parameters
 
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
     index = build_book(root, read_parameters(parameter or [], file))
     print(f"The book is ready: open {index}")
 
@@ -342,7 +344,7 @@ def verify(
     """
     from styleinv.runs import verification
 
-    found = verification.verify(folder, rerun=rerun, encoder=encoder, seed=seed, report=_report)
+    found = verification.verify(folder, rerun=rerun, encoder=encoder, seed=seed, report=report)
     print(
         f"{found.records} records, {found.pictures} with their picture, {found.measured} measured "
         f"again, {len(found.reruns)} made again: {len(found.wrong) or 'nothing'} wrong"
@@ -379,7 +381,7 @@ def claims(
                 f"{effect.comparisons} comparisons, {effect.styles} styles"
             )
     for path in altered:
-        _report(f"Note: {path} is not as it was written, see styleinv verify")
+        report(f"Note: {path} is not as it was written, see styleinv verify")
 
 
 @app.command()
@@ -402,7 +404,7 @@ def explore(
         from styleinv.live.server import serve
 
     _check_writable(out, may_have_runs=False)
-    _end_as_by_ctrl_c()
+    end_as_by_ctrl_c()
     serve(out, runs, port, partial(print, flush=True), browser)
 
 
@@ -426,16 +428,6 @@ def encoders() -> None:
 
 
 # --- what the commands share
-
-
-def _report(line: str) -> None:
-    """Print a line for the person at the keyboard; results go to the standard output instead."""
-    console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
-
-
-def _report_all(lines: Iterable[str]) -> None:
-    for line in lines:
-        _report(line)
 
 
 @contextmanager
@@ -467,115 +459,16 @@ def _check_writable(folder: Path, *, may_have_runs: bool = True) -> None:
         raise InputError(f"out is {str(folder)!r}, but must be a folder that can be written")
 
 
-@contextmanager
-def _progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
-    """A bar with the loss and the time left to the end of the budget (theta may come earlier).
-
-    Yields the function that updates the bar, given the iterations, the evaluations (the budget
-    counts one of the two) and the loss.
-    """
-    # This text follows the description, the bar, the percentage and the time that is left.
-    text = "left at most, {task.completed}/{task.total}, loss {task.fields[loss]:.2e}"
-    label = escape(one_line(f"{task.style_name} {task.layer} {task.loss}"))
-    budget = task.protocol.budget(task.loss, task.layer)
-    with Progress(*Progress.get_default_columns(), text, console=console) as progress:
-        bar = progress.add_task(label, total=budget, loss=float("nan"))
-
-        def show(iterations: int, evaluations: int, loss: float) -> None:
-            done = iterations if task.protocol.method == "adam" else evaluations
-            # Extra rounds go beyond the budget.
-            progress.update(bar, completed=done, total=max(budget, done), loss=loss)
-
-        yield show
-
-
-def _end_as_by_ctrl_c() -> None:
-    """Let SIGTERM and the end of the terminal leave as little behind as Ctrl-C does."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup, one is ignored
-            signal.signal(number, signal.default_int_handler)
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Take the first Ctrl-C or SIGTERM as a request to stop; the second one stops at once.
-
-    So is SIGHUP, which comes when the terminal is closed, unless nohup has it ignored.
-
-    Yields a function that tells whether the request has come.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        received.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Patient(io.FileIO):
-    """A standard error that is lost, with its terminal or its disk, ends no run."""
-
-    def write(self, content: Any) -> int:
-        with suppress(OSError):
-            return super().write(content)
-        return len(content)
-
-
-def _prepare_streams() -> None:
-    """Let everything be printed whatever the names of files, the locale and the streams are."""
-    codecs.register_error("as it can be", _as_it_can_be)
-    # A file that we open must not get the number of a standard stream that is closed.
-    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(null)
-    if (own := sys.__stderr__) is not None and sys.stderr is own:
-        raw = io.BufferedWriter(_Patient(own.fileno(), "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(raw, own.encoding, line_buffering=True)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="as it can be")
-
-
-def _as_it_can_be(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Names of files need not be UTF-8, and a terminal need not have every letter."""
-    with suppress(UnicodeError):
-        return codecs.lookup_error("surrogateescape")(error)
-    return codecs.backslashreplace_errors(error)
-
-
-def _words() -> list[str]:
-    """The words of the command line, with the home folder where the shell left --out=~/x alone."""
-    words = sys.argv[1:]
-    for before, word in zip(["", *words], words, strict=False):
-        if word == "" or re.fullmatch("--[a-z-]+=", word):
-            name = word or (before if before.startswith("-") else "an argument")
-            raise InputError(f"{name.strip('-=')} is empty, but must have a value")
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        raise InputError("the current folder is gone, but must be one that exists") from None
-    return [re.sub("(?<==)~[^/]*", lambda found: os.path.expanduser(found[0]), x) for x in words]
-
-
 def main() -> None:
     """Run the command line: bad input becomes one sentence and exit code 2."""
     if sys.warnoptions:  # PYTHONWARNINGS must not hide a note, nor make it an error
         warnings.resetwarnings()
         for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", kind)
-    warnings.showwarning = lambda message, *_, **__: _report(f"Note: {one_line(str(message))}")
-    _prepare_streams()
+    warnings.showwarning = lambda message, *_, **__: report(f"Note: {one_line(str(message))}")
+    prepare_streams()
     try:
-        code = app(_words() or ["--help"], standalone_mode=False)
+        code = app(words() or ["--help"], standalone_mode=False)
         print(end="", flush=True)
     except InputError as error:
         _fail(str(error))

@@ -1,0 +1,130 @@
+"""The terminal: what is typed, what is said there meanwhile, how it interrupts, how it is lost."""
+
+import codecs
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+from styleinv.errors import InputError, one_line
+from styleinv.inversion import Task
+
+console = Console(stderr=True)
+
+
+def report(line: str) -> None:
+    """Print a line for the person at the keyboard; results go to the standard output instead."""
+    console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def report_all(lines: Iterable[str]) -> None:
+    """Print several of them."""
+    for line in lines:
+        report(line)
+
+
+@contextmanager
+def progress(task: Task) -> Iterator[Callable[[int, int, float], None]]:
+    """A bar with the loss and the time left to the end of the budget (theta may come earlier).
+
+    Yields the function that updates the bar, given the iterations, the evaluations (the budget
+    counts one of the two) and the loss.
+    """
+    # This text follows the description, the bar, the percentage and the time that is left.
+    text = "left at most, {task.completed}/{task.total}, loss {task.fields[loss]:.2e}"
+    label = escape(one_line(f"{task.style_name} {task.layer} {task.loss}"))
+    budget = task.protocol.budget(task.loss, task.layer)
+    with Progress(*Progress.get_default_columns(), text, console=console) as progress:
+        bar = progress.add_task(label, total=budget, loss=float("nan"))
+
+        def show(iterations: int, evaluations: int, loss: float) -> None:
+            done = iterations if task.protocol.method == "adam" else evaluations
+            # Extra rounds go beyond the budget.
+            progress.update(bar, completed=done, total=max(budget, done), loss=loss)
+
+        yield show
+
+
+def end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and the end of the terminal leave as little behind as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup, one is ignored
+            signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Take the first Ctrl-C or SIGTERM as a request to stop; the second one stops at once.
+
+    So is SIGHUP, which comes when the terminal is closed, unless nohup has it ignored.
+
+    Yields a function that tells whether the request has come.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Patient(io.FileIO):
+    """A standard error that is lost, with its terminal or its disk, ends no run."""
+
+    def write(self, content: Any) -> int:
+        with suppress(OSError):
+            return super().write(content)
+        return len(content)
+
+
+def prepare_streams() -> None:
+    """Let everything be printed whatever the names of files, the locale and the streams are."""
+    codecs.register_error("as it can be", _as_it_can_be)
+    # A file that we open must not get the number of a standard stream that is closed.
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
+    if (own := sys.__stderr__) is not None and sys.stderr is own:
+        raw = io.BufferedWriter(_Patient(own.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, own.encoding, line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="as it can be")
+
+
+def _as_it_can_be(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Names of files need not be UTF-8, and a terminal need not have every letter."""
+    with suppress(UnicodeError):
+        return codecs.lookup_error("surrogateescape")(error)
+    return codecs.backslashreplace_errors(error)
+
+
+def words() -> list[str]:
+    """The words of the command line, with the home folder where the shell left --out=~/x alone."""
+    typed = sys.argv[1:]
+    for before, word in zip(["", *typed], typed, strict=False):
+        if word == "" or re.fullmatch("--[a-z-]+=", word):
+            name = word or (before if before.startswith("-") else "an argument")
+            raise InputError(f"{name.strip('-=')} is empty, but must have a value")
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputError("the current folder is gone, but must be one that exists") from None
+    return [re.sub("(?<==)~[^/]*", lambda found: os.path.expanduser(found[0]), x) for x in typed]
