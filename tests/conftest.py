@@ -108,6 +108,11 @@ def painting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def images(generator: torch.Generator) -> Tensor:
+    return torch.rand(2, 3, 17, 22, generator=generator)
+
+
 def state_of(layout: Layout) -> dict[str, Tensor]:
     """A file of weights in this layout, small and random."""
     generator = torch.Generator().manual_seed(5)

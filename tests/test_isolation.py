@@ -187,7 +187,7 @@ def test_threads_share_the_settings_of_the_process() -> None:
             inside.set()
             leave.wait()
 
-    with torch.backends.mkldnn.flags(enabled=False):
+    with SETTINGS["without oneDNN"]():
         thread = threading.Thread(target=other)
         with own_settings(torch.device("cpu")):
             thread.start()

@@ -9,15 +9,16 @@ from zipfile import ZipFile
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from styleinv import InputError, load_encoder
+from styleinv import LAYERS, InputError, load_encoder
 from styleinv.encoder import Encoder
-from styleinv.layouts import ADAIN, TORCHVISION
+from styleinv.layouts import ADAIN, GATYS, TORCHVISION, Layout, imagenet_normalisation
 from tests.conftest import Trap, state_of
 
 PLAIN = state_of(TORCHVISION)
@@ -49,6 +50,67 @@ def behind(prefix: str) -> dict[str, Tensor]:
 def test_names_may_stand_behind_others(tmp_path: Path, state: dict[str, object]) -> None:
     torch.save(state, tmp_path / "vgg.pth")
     assert load_encoder(tmp_path / "vgg.pth").sha256 == Encoder("x", TORCHVISION, PLAIN).sha256
+
+
+def torchvision_features(x: Tensor, layer: str) -> Tensor:
+    """torchvision's own network behind the normalisation."""
+    depth = dict(zip(LAYERS, (2, 4, 7, 9), strict=True))[layer]
+    with torch.device("meta"):  # the weights come from elsewhere
+        network = torchvision.models.vgg19(weights=None).features[:depth]
+    state = {
+        name.removeprefix("features."): t.double() for name, t in state_of(TORCHVISION).items()
+    }
+    network.load_state_dict(state, strict=False, assign=True)
+    return network(F.conv2d(x, *(part.double() for part in imagenet_normalisation())))
+
+
+def adain_features(x: Tensor, layer: str) -> Tensor:
+    """AdaIN's published network, written out: 1x1 convolution, reflect padding, ceiling pool."""
+    state = {name: tensor.double() for name, tensor in state_of(ADAIN).items()}
+    x = F.conv2d(x, state["0.weight"], state["0.bias"])
+    for key in ("2", "5", "9", "12")[: LAYERS.index(layer) + 1]:
+        if key == "9":
+            x = F.max_pool2d(x, 2, ceil_mode=True)
+        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        x = F.conv2d(padded, state[f"{key}.weight"], state[f"{key}.bias"]).relu()
+    return x
+
+
+def caffe_features(x: Tensor, layer: str) -> Tensor:
+    """Caffe's network as jcjohnson and Gatys published it for PyTorch, written out."""
+    state = {name: tensor.double() for name, tensor in state_of(GATYS).items()}
+    red, green, blue = (255 * x).unbind(1)
+    mean = torch.tensor([103.939, 116.779, 123.68]).double()
+    x = torch.stack((blue, green, red), dim=1) - mean[:, None, None]
+    for key in ("conv1_1", "conv1_2", "conv2_1", "conv2_2")[: LAYERS.index(layer) + 1]:
+        if key == "conv2_1":
+            x = F.max_pool2d(x, 2)
+        x = F.conv2d(x, state[f"{key}.weight"], state[f"{key}.bias"], padding=1).relu()
+    return x
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    ("layout", "published"),
+    [(TORCHVISION, torchvision_features), (ADAIN, adain_features), (GATYS, caffe_features)],
+)
+def test_agrees_with_the_published_network_in_float64(
+    tmp_path: Path,
+    images: Tensor,
+    layout: Layout,
+    published: Callable[[Tensor, str], Tensor],
+    layer: str,
+) -> None:
+    """Features, and their gradient as autograd finds it."""
+    torch.save(state_of(layout), tmp_path / "vgg.pth")
+    vgg = load_encoder(tmp_path / "vgg.pth", dtype=torch.float64)
+    x = images.double().requires_grad_()
+    features, expected = vgg(x, layer), published(x, layer)
+    weights = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).sin().view_as(expected)
+    ours, theirs = (torch.autograd.grad(maps, x, weights)[0] for maps in (features, expected))
+    assert ((features - expected).norm() / expected.norm()).item() < 1e-12
+    assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-12
+    assert torch.equal(vgg(x, layer, rectified=False).relu(), features)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "A.PTH", "a.pt", "a.pth.tar", "a.ckpt", "a.bin", "a"])

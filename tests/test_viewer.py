@@ -17,7 +17,7 @@ from styleinv_book import viewer
 
 import styleinv
 from styleinv import InputError
-from styleinv.encoder import Encoder
+from styleinv.encoder import NORMALISED_NAME, NORMALISED_SHA256, Encoder
 from styleinv.runs import store
 from styleinv.runs.record import TracePoint, sealed
 from tests.conftest import refuse_others, served
@@ -121,6 +121,11 @@ def test_options_come_in_the_order_of_the_chapter(data: dict[str, Any]) -> None:
             " --encoder FILE --alpha 0.5 --fit keep --iterations 2 --seconds 5 --device cuda",
         ),
         ({}, {"budget": 1000, "seconds": 1800}, " --encoder bundled"),
+        (
+            {"encoder": NORMALISED_NAME, "encoder_sha256": NORMALISED_SHA256},
+            {},
+            " --encoder vgg19-normalised --iterations 2",
+        ),
         ({}, {"name": "my own"}, None),
     ],
 )
