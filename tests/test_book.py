@@ -520,7 +520,7 @@ def test_figure_1_1_says_what_the_encoder_is() -> None:
     drawing = ElementTree.parse(ROOT / "book/figures/encoder.svg")
     labels = [list(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
     encoder = load_encoder("random").to("meta")
-    convolutions = [f"{conv.in_channels}-{conv.out_channels}" for conv in encoder.convs]
+    convolutions = [f"{conv.weight.shape[1]}-{conv.weight.shape[0]}" for conv in encoder.convs]
     assert [lines[-1] for lines in labels if "conv" in lines] == convolutions
     images = torch.empty(1, 3, 256, 256, device="meta")
     for layer in styleinv.LAYERS:
