@@ -2,6 +2,7 @@
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,3 +97,18 @@ def test_an_interrupted_second_time_leaves_the_first(bundled: Encoder, tmp_path:
     )
     assert (seen[0], found) == (3, False)
     assert np.array_equal(again.image, first.image)
+
+
+def test_what_a_process_leaves_that_is_killed_after_its_run_is_removed(
+    bundled: Encoder, tmp_path: Path
+) -> None:
+    cell: dict[str, Any] = {"layers": ["relu_1_1"], "losses": ["gram"], "encoder": bundled}
+    lines: list[str] = []
+    for name in ("", ".checkpoint", ".lock"):
+        if lines:
+            (record,) = tmp_path.glob("*.json")
+            hidden = "." * (name == ".lock")
+            (tmp_path / f"{hidden}{record.stem}{name}").touch()
+        sweep(["bundled:dots"], folder=tmp_path, size=16, iterations=2, report=lines.append, **cell)
+        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png"]
+    assert ["kept" in line for line in lines] == [False, True, True]

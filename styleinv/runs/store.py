@@ -202,6 +202,12 @@ def find(task: Task, folder: str | Path) -> Run | None:
     return run if is_valid else None
 
 
+def is_tidy(task: Task, folder: str | Path) -> bool:
+    """Whether no checkpoint and no lock are left of a process that was killed after its run."""
+    path = path_of(task, folder)
+    return not (path.with_suffix(SUFFIX).exists() or _lock(path).exists())
+
+
 def obtain(
     task: Task,
     folder: str | Path,

@@ -173,7 +173,7 @@ def _find_or_make(
     for number, task in enumerate(tasks):
         if execution.stop():
             return
-        if run := store.find(task, folder):
+        if (run := store.find(task, folder)) and store.is_tidy(task, folder):
             yield number, run, True
         else:
             missing[number] = task
