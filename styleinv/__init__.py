@@ -2,9 +2,10 @@
 
 import os
 
-from styleinv.machine import share_processors
+from styleinv.machine import need_current_folder, share_processors
 
 # Before anything below loads PyTorch, and with it OpenMP, which reads them then.
+need_current_folder()
 share_processors(os.environ)
 
 from styleinv import losses

@@ -36,7 +36,7 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from styleinv.errors import InputError, nearest, one_of, whole_number
+from styleinv.errors import InputError, nearest, one_of, shorten, whole_number
 from styleinv.files import write_atomically
 from styleinv.fused import FrozenConvolution
 from styleinv.isolation import own_settings
@@ -187,6 +187,11 @@ def load_encoder(
             encoder = _vgg19_normalised()
         elif source == "random":
             encoder = _random(seed)
+        elif not isinstance(source, str | Path):
+            raise InputError(
+                f"encoder is {shorten(source)}, but must be a file of weights, an encoder that "
+                f"`load_encoder` has loaded, or one of: {', '.join(SOURCES)}"
+            )
         else:
             path = Path(os.path.expanduser(source))
             encoder = _from_path(path, path.stem)
@@ -196,7 +201,9 @@ def load_encoder(
 def _usable_device(device: str | torch.device) -> torch.device:
     """The device asked for, or an `InputError` if this machine lacks it: no silent fallback."""
     try:
-        return torch.empty(0, device=device).device
+        probe = torch.zeros(1, dtype=torch.float32, device=device)
+        probe.item()  # some devices hold tensors, but no values
+        return probe.device
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device is {str(device)!r}, but this machine's PyTorch cannot use it; "

@@ -69,6 +69,9 @@ OTHERS = {
     rb".{128}DICM": "a DICOM file",
     rb"\x93NUMPY": "a NumPy file; pass the array itself",
     rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf": "an archive or an office document",
+    rb"bplist": "a property list, as iCloud has one for a picture that is elsewhere; download that",
+    rb"\0\x05\x16\x07": "what macOS keeps beside a file; the picture's name lacks the ._",
+    rb"\xef\xbf\xbd": "a file that a program has copied as text, which cannot be undone",
 }
 # The same of the pictures that can be read, if they are intact.
 OWN = {
@@ -155,7 +158,8 @@ def describe(source: str | Path, size: int, fit: Fit = "crop") -> str:
             orientation = _orientation(picture)
             width, height = picture.size[::-1] if orientation in range(5, 9) else picture.size
             facts = {
-                f"{picture.format}, {picture.mode}": True,
+                # A JPEG file with previews or gain maps in it is MPO for Pillow.
+                f"{str(picture.format).replace('MPO', 'JPEG')}, {picture.mode}": True,
                 "colour profile" if picture.info.get("icc_profile") else "no colour profile": True,
                 "alpha" if picture.has_transparency_data else "no alpha": True,
                 "turned as its EXIF data says": orientation != 1,
@@ -257,7 +261,7 @@ def _most_pixels() -> int:
 def _open(source: Source, name: str) -> tuple[Image.Image, list[str]]:
     """Read a photograph, a file or an open picture as 8-bit RGB, with notes on what was done."""
     if isinstance(source, np.ndarray):
-        return _decode(_of_array(source))
+        source = _of_array(source)
     if name.startswith(SCIKIT_IMAGE):
         return Image.fromarray(photograph(name.removeprefix(SCIKIT_IMAGE))), []
     head = b""
@@ -380,7 +384,8 @@ def _decode(picture: Image.Image, head: bytes = b"") -> tuple[Image.Image, list[
         rgb = ImageOps.exif_transpose(rgb)
     except Exception:  # damaged metadata can raise anything; the picture is intact
         notes.append("its EXIF data is damaged, so it may need to be turned")
-    density = picture.info.get("dpi", picture.info.get("jfif_density", (1, 1)))
+    kept = (picture.info.get(name) for name in ("dpi", "aspect", "jfif_density"))
+    density = next(filter(None, kept), (1, 1))
     if max(density) > 1.02 * min(density):
         notes.append("its pixels are not square, but are taken as square")
     return rgb, notes
@@ -394,7 +399,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _has_frames(picture: Image.Image) -> bool:
-    """Whether there are more pictures in the file than one, and the previews of cameras."""
+    """Whether there are more pictures in the file than one, a camera's previews and gain maps."""
     parts = getattr(picture, "mpinfo", {}).get(0xB002, [])
-    previews = ["Thumbnail" in part["Attribute"]["MPType"] for part in parts[1:]]
-    return getattr(picture, "is_animated", False) and not (previews and all(previews))
+    others = ["Multi-Frame" in part["Attribute"]["MPType"] for part in parts[1:]]
+    return getattr(picture, "is_animated", False) and (any(others) or not parts)

@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -172,6 +173,15 @@ def reuse_freed_memory() -> Iterator[None]:
                 library.mallopt(parameter, value)
             at_the_end.callback(library.malloc_trim, 0)
         yield
+
+
+def need_current_folder() -> None:
+    """End the process if its current folder is gone: PyTorch's MKL would, without saying why."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("Error: the current folder is gone, but must be one that exists.", file=sys.stderr)
+        sys.exit(2)
 
 
 def share_processors(environment: MutableMapping[str, str]) -> None:

@@ -117,14 +117,13 @@ def _as_it_can_be(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def words() -> list[str]:
-    """The words of the command line, with the home folder where the shell left --out=~/x alone."""
+    """The words of the command line, with the home folder where the shell left --out=~/x alone.
+
+    So it does with "~/My pictures", and where no shell is, as in a list of a program's arguments.
+    """
     typed = sys.argv[1:]
     for before, word in zip(["", *typed], typed, strict=False):
         if word == "" or re.fullmatch("--[a-z-]+=", word):
             name = word or (before if before.startswith("-") else "an argument")
             raise InputError(f"{name.strip('-=')} is empty, but must have a value")
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        raise InputError("the current folder is gone, but must be one that exists") from None
-    return [re.sub("(?<==)~[^/]*", lambda found: os.path.expanduser(found[0]), x) for x in typed]
+    return [re.sub("(^|(?<==))~[^/]*", lambda x: os.path.expanduser(x[0]), word) for word in typed]

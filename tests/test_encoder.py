@@ -345,7 +345,10 @@ def test_refuses_what_is_no_weights_file(source: str) -> None:
 def test_refuses_other_options(bundled: Encoder, images: Tensor) -> None:
     with pytest.raises(InputError, match="seed is -1, but must be a whole number from 0 to"):
         load_encoder("random", seed=-1)
-    with pytest.raises(InputError, match="device is 'cuda:99', but this machine's PyTorch"):
-        load_encoder("bundled", device="cuda:99")
+    for device in ("cuda:99", "meta"):
+        with pytest.raises(InputError, match=f"device is '{device}', but this machine's PyTorch"):
+            load_encoder("bundled", device=device)
+    with pytest.raises(InputError, match=r"encoder is Linear\(.*, but must be a file of weights"):
+        load_encoder(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"layer is 'relu_9_9'.*relu_1_1"):
         bundled(images, "relu_9_9")

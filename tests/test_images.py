@@ -253,6 +253,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 FTYP = b"\0\0\0\x20ftyp"
+NOISE_AS_TEXT = b"\x89PNG\r\n\x1a\n".decode(errors="replace").encode()
 OTHERS = {
     "a PDF document": b"%PDF-1.7\n%\xe2\xe3",
     "an SVG drawing": b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- drawn -->\n<svg width="10">',
@@ -272,6 +273,9 @@ OTHERS = {
     "a DICOM file": bytes(128) + b"DICM\2\0\0\0",
     "a NumPy file; pass the array itself": b"\x93NUMPY\1\0v\0",
     "an archive": b"PK\3\4\x14\0",
+    "a property list, as iCloud": b"bplist00\xd4",
+    "what macOS keeps beside a file": b"\0\5\x16\7\0\2\0\0Mac OS X",
+    "a file that a program has copied as text": NOISE_AS_TEXT,
     "a file of zeros": bytes(4096),
     "an empty file": b"",
 }
@@ -393,10 +397,10 @@ def test_text_has_a_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "said"),
-    [(0x020002, ["only the first of its frames or pages is used"]), (0x010001, [])],
+    [(0x020002, ["only the first of its frames or pages is used"]), (0x010001, []), (0, [])],
 )
 def test_previews_of_a_camera_are_no_frames(tmp_path: Path, kind: int, said: list[str]) -> None:
-    """A second picture for the other eye, or a smaller copy."""
+    """A second picture for the other eye, a smaller copy, or a gain map, which has no kind."""
     noise(64, 64).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[NOISE])
     content = bytearray((tmp_path / "a.jpg").read_bytes())
     second = content.index(bytes(6) + b"\3\0") + 4 + 16  # after the entry of the first
@@ -412,9 +416,15 @@ def test_square_pixels(tmp_path: Path, dpi: tuple[int, int]) -> None:
     load_style(tmp_path / "a.png", 32)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "without inches.png"])
 def test_pixels_that_are_not_square_are_said(tmp_path: Path, name: str) -> None:
     NOISE.save(tmp_path / name, dpi=(204, 98))
+    if "without" in name:
+        content = (tmp_path / name).read_bytes()
+        start = content.index(b"pHYs")
+        chunk = b"pHYs" + struct.pack(">IIB", 4, 3, 0)
+        checked = chunk + struct.pack(">I", zlib.crc32(chunk))
+        (tmp_path / name).write_bytes(content[:start] + checked + content[start + 17 :])
     with pytest.warns(UserWarning, match="its pixels are not square, but are taken as square"):
         load_style(tmp_path / name, 32)
 
@@ -446,6 +456,10 @@ class TestPicturesThatAreOpen:
         before = pixels.copy()
         assert torch.equal(load_style(pixels, 32), tensor(NOISE.convert(mode).convert("RGB")))
         assert np.array_equal(pixels, before)
+
+    def test_a_transparent_array_is_named(self) -> None:
+        with pytest.raises(InputError, match="image 'array' is transparent everywhere"):
+            load_style(np.zeros((16, 16, 4), np.uint8))
 
     def test_part_of_an_array(self) -> None:
         pixels = np.asarray(noise(64, 64))[::2, ::-2]
