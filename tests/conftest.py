@@ -196,7 +196,7 @@ class LivePage:
 
 @contextmanager
 def explored(folder: Path, *options: str, **environment: str) -> Iterator[LivePage]:
-    """The live page, served by the command line from `folder`; stopped as by Ctrl-C."""
+    """The live page, served by the command line from `folder`; Ctrl-C ends it without an error."""
     command = [PROGRAM, "explore", "--no-browser", *options]
     with subprocess.Popen(
         command,
@@ -209,12 +209,11 @@ def explored(folder: Path, *options: str, **environment: str) -> Iterator[LivePa
         assert process.stdout is not None
         try:
             yield LivePage(process.stdout.readline().strip(), process, folder / "out")
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(PATIENCE) == 0
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(PATIENCE)
-            finally:
-                process.kill()  # or a test that failed would wait for ever
+            process.kill()  # or a test that failed would wait for ever
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What colours a file's numbers mean: pixels by NumPy, from published matrices and curves."""
 
 import io
+import itertools
 import struct
 import zlib
 from pathlib import Path
@@ -39,6 +40,7 @@ RGB = Image.fromarray(RAMPS)
 GREY = Image.fromarray(RAMPS[:, :, 0])
 DEEP = Image.fromarray(RAMPS[:, :, 0].astype(np.uint16) * 61 + 7)
 FLAT = Image.new("RGB", (32, 32), (200, 100, 50))
+LITTLE_CMS = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LOSSLESS = {"png": {}, "tif": {}, "webp": {"lossless": True}}
 LOSSY = {
     "jpg": {"quality": 100, "subsampling": 0},
@@ -67,24 +69,18 @@ def test_profiles_of_rgb(tmp_path: Path, suffix: str, space: str) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "profile",
+    ("picture", "profile"),
     [
-        rgb_icc(),
-        rgb_icc(np.round(SRGB_D50, 4)),
-        ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+        *itertools.product(
+            (RGB, GREY, RGB.convert("P")),
+            (rgb_icc(), rgb_icc(np.round(SRGB_D50, 4)), LITTLE_CMS),
+        ),
+        (GREY, grey_icc(None)),
     ],
-    ids=["table", "rounded", "littleCMS"],
 )
-@pytest.mark.parametrize("picture", [RGB, GREY, RGB.convert("P")], ids=lambda p: p.mode)
 def test_srgb_changes_nothing(tmp_path: Path, picture: Image.Image, profile: bytes) -> None:
     picture.save(tmp_path / "a.png", icc_profile=profile)
     assert np.array_equal(read(tmp_path / "a.png")[0], np.asarray(picture.convert("RGB")))
-
-
-@pytest.mark.filterwarnings("error")
-def test_srgb_changes_nothing_in_grey(tmp_path: Path) -> None:
-    GREY.save(tmp_path / "a.png", icc_profile=grey_icc(None))
-    assert np.array_equal(read(tmp_path / "a.png")[0], np.asarray(GREY.convert("RGB")))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -99,17 +95,11 @@ def test_profiles_of_grey(tmp_path: Path, picture: Image.Image, gamma: float, su
     assert "its colours are converted from Test to sRGB" in notes
 
 
-def test_a_profile_of_a_palette(tmp_path: Path) -> None:
-    palette = RGB.quantize(200)
-    palette.save(tmp_path / "a.png", icc_profile=rgb_icc(P3_D50))
-    expected = shown(palette.convert("RGB"), P3_TO_SRGB)
-    assert np.abs(read(tmp_path / "a.png")[0] - expected).max() < 1.1
-
-
-def test_grey_by_a_profile_of_rgb(tmp_path: Path) -> None:
+@pytest.mark.parametrize("picture", [RGB.quantize(200), GREY], ids=lambda picture: picture.mode)
+def test_a_palette_and_grey_by_a_profile_of_rgb(tmp_path: Path, picture: Image.Image) -> None:
     """As browsers do it."""
-    GREY.save(tmp_path / "a.png", icc_profile=rgb_icc(P3_D50, 1.0))
-    expected = shown(GREY.convert("RGB"), P3_TO_SRGB, 1.0)
+    picture.save(tmp_path / "a.png", icc_profile=rgb_icc(P3_D50, 1.0))
+    expected = shown(picture.convert("RGB"), P3_TO_SRGB, 1.0)
     assert np.abs(read(tmp_path / "a.png")[0] - expected).max() < 1.1
 
 
@@ -251,15 +241,11 @@ def test_a_profile_in_jpeg_2000(tmp_path: Path) -> None:
     assert notes == ["its colours are converted from Test to sRGB"]
 
 
-@pytest.mark.parametrize("place", [(0xA005, 1, "R03"), (0x8769, 0xA001, 2)])
-def test_adobe_rgb_by_exif(tmp_path: Path, place: tuple[int, int, object]) -> None:
+@pytest.mark.parametrize("tags", [{0xA005: {1: "R03"}, 0xA001: 65535}, {0xA001: 2}])
+def test_adobe_rgb_by_exif(tmp_path: Path, tags: dict[int, object]) -> None:
     """Cameras that write Adobe RGB name it in EXIF data, and often embed no profile."""
     exif = Image.Exif()
-    exif.get_ifd(0x8769)[0xA001] = 65535
-    if place[0] == 0xA005:
-        exif.get_ifd(0x8769)[0xA005] = {1: "R03"}
-    else:
-        exif.get_ifd(place[0])[place[1]] = place[2]
+    exif.get_ifd(0x8769).update(tags)
     FLAT.save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
     pixels, notes = read(tmp_path / "a.jpg")
     assert np.abs(pixels - shown(FLAT, ADOBE_TO_SRGB, ADOBE_GAMMA)).max() < 3
@@ -288,14 +274,23 @@ def test_a_profile_that_cannot_be_used(
     assert notes[0].endswith(", so it is left out")
 
 
+DAMAGED = chunk(b"iCCP", b"P3\0\0" + zlib.compress(rgb_icc(P3_D50))[:100])
+
+
 @pytest.mark.parametrize(
-    "chunks", [[gama(0)], [gama(0.5), chroma(*8 * [0])], [gama(0.5), chroma(*8 * [0.3])]]
+    ("chunks", "name"),
+    [
+        ([gama(0)], "gamma"),
+        ([gama(0.5), chroma(*8 * [0])], "gamma"),
+        ([gama(0.5), chroma(*8 * [0.3])], "gamma"),
+        ([DAMAGED], "colour profile"),
+    ],
 )
-def test_gamma_that_means_nothing(tmp_path: Path, chunks: list[bytes]) -> None:
+def test_chunks_that_mean_nothing(tmp_path: Path, chunks: list[bytes], name: str) -> None:
     (tmp_path / "a.png").write_bytes(png(RAMPS, *chunks))
     pixels, notes = read(tmp_path / "a.png")
     assert np.array_equal(pixels, RAMPS)
-    assert notes == ["its gamma is damaged or not known, so it is left out"]
+    assert notes == [f"its {name} is damaged or not known, so it is left out"]
 
 
 def test_the_largest_picture_of_an_icon(tmp_path: Path) -> None:
@@ -303,14 +298,6 @@ def test_the_largest_picture_of_an_icon(tmp_path: Path) -> None:
     pixels, _ = read(tmp_path / "a.ico", 64)
     assert pixels.shape == (64, 64, 3)
     assert np.abs(pixels - [200, 100, 50]).max() <= 1
-
-
-def test_a_compressed_profile_that_is_damaged(tmp_path: Path) -> None:
-    damaged = chunk(b"iCCP", b"P3\0\0" + zlib.compress(rgb_icc(P3_D50))[:100])
-    (tmp_path / "a.png").write_bytes(png(RAMPS, damaged))
-    pixels, notes = read(tmp_path / "a.png")
-    assert np.array_equal(pixels, RAMPS)
-    assert notes == ["its colour profile is damaged or not known, so it is left out"]
 
 
 INDEX = np.tile(np.arange(32), (32, 1))
@@ -351,6 +338,11 @@ LEVELS = {
     "2 bits, clear 1": (png(INDEX % 4, key(1), bits=2), keyed(INDEX % 4, 3, 1), [COMPOSITED]),
     "4 bits, clear 9": (png(INDEX % 16, key(9), bits=4), keyed(INDEX % 16, 15, 9), [COMPOSITED]),
     "8 bits, clear 9": (png(INDEX * 8, key(16)), keyed(INDEX * 8, 255, 16), [COMPOSITED]),
+    "16 bits, clear 40001": (
+        png(INDEX % 2 + 40000, key(40001), bits=16),  # of the same 8-bit level
+        keyed(INDEX % 2 + 40000, 65535, 40001),
+        [COMPOSITED],
+    ),
     "2 bits, a key nobody has": (png(INDEX % 3, key(3), bits=2), INDEX % 3 * 85, []),
     "colour of 16 bits": (png(DEEP_RGB, bits=16), DEEP_RGB / 257, []),
     "a clear colour of 16 bits": (
@@ -492,10 +484,3 @@ def test_transparency_is_said_only_where_there_is_some(
             load_style(path)
     else:
         assert read(path)[1] == ([] if share == 255 else [COMPOSITED])
-
-
-def test_an_opaque_animation_in_rgba(tmp_path: Path) -> None:
-    """Pillow reads any animated WebP as RGBA."""
-    frames = [Image.new("RGBA", (32, 32), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert read(tmp_path / "a.webp")[1] == ["only the first of its frames or pages is used"]
