@@ -87,11 +87,9 @@ class Checkpoint:
         remove_parts(self.path)
         if not self.path.is_file():
             return None
+        reason = "is damaged or of another version of styleinv"
         try:
-            content, reason = (
-                _load(self.path, device),
-                "is damaged or of another version of styleinv",
-            )
+            content = _load(self.path, device)
         except OSError as error:
             content, reason = {}, f"cannot be read ({error.strerror})"
         if content.get("version") != (FORMAT, self.results):

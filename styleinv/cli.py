@@ -3,25 +3,22 @@
 Starting it loads only the core and Typer; a command imports the room that it needs.
 """
 
-import io
-import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
-from filelock import Timeout
 from typer import Argument, Option
 
-from styleinv import __version__
+from styleinv import __version__, terminal
 from styleinv.checkpoint import DEFAULT_SECONDS, check_seconds
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
-from styleinv.errors import InputError, one_line, shorten, whole_number
+from styleinv.errors import InputError, whole_number
+from styleinv.files import make_folder
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
 from styleinv.inversion import DEFAULT_SIZE, Task, plan
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
@@ -29,15 +26,7 @@ from styleinv.optim import Iterate
 from styleinv.preflight import preflight
 from styleinv.protocol import CHAPTER_ITERATIONS, PROTOCOLS
 from styleinv.styles import PAINTED, PHOTOGRAPHS
-from styleinv.terminal import (
-    end_as_by_ctrl_c,
-    interrupts,
-    prepare_streams,
-    progress,
-    report,
-    report_all,
-    words,
-)
+from styleinv.terminal import report
 
 if TYPE_CHECKING:
     from styleinv.runs.cluster import DaskCluster
@@ -127,7 +116,7 @@ def invert(
         alpha=alpha,
         device=device,
     )
-    _check_writable(out)
+    _make_out(out)
     raise typer.Exit(_run(task, (style, fit), out, checkpoint_every, again))
 
 
@@ -139,8 +128,8 @@ def _run(
 
     style, fit = given
     if again or not store.path_of(task, out).exists():
-        report_all(preflight([task], [style], fit))
-    with progress(task) as show, interrupts() as asked_to_stop:
+        terminal.report_all(preflight([task], [style], fit))
+    with terminal.progress(task) as show, terminal.interrupts() as asked_to_stop:
 
         def callback(iterate: Iterate) -> bool:
             show(iterate.iteration, iterate.evaluations, iterate.loss)
@@ -253,7 +242,6 @@ def sweep(
         raise InputError("sweep needs either --style, once or more, or --reference")
     check_seconds("checkpoint-every", checkpoint_every)
     if reference is None:
-        _check_writable(out)
         tasks = plan_sweep(
             style or [],
             layers=layer or LAYERS,
@@ -265,11 +253,15 @@ def sweep(
             iterations=[iterations],
         )
     tls = tls_ca, tls_cert, tls_key
-    with interrupts() as asked_to_stop, _cluster(workers, scheduler, threads, tls) as cluster:
+    with (
+        terminal.interrupts() as asked_to_stop,
+        _cluster(workers, scheduler, threads, tls) as cluster,
+    ):
         execution = Execution(asked_to_stop, checkpoint_every, cluster)
         if reference is None:
+            _make_out(out)
             if missing := [task for task in tasks if not store.path_of(task, out).exists()]:
-                report_all(preflight(missing, style or []))
+                terminal.report_all(preflight(missing, style or []))
             complete = len(make_runs(tasks, out, report=report, execution=execution)) == len(tasks)
         else:
             from styleinv_book.ablation import KNOWN
@@ -323,7 +315,7 @@ def book(
         from styleinv_book.build import build_book
         from styleinv_book.parameters import read_parameters
 
-    end_as_by_ctrl_c()
+    terminal.end_as_by_ctrl_c()
     index = build_book(root, read_parameters(parameter or [], file))
     print(f"The book is ready: open {index}")
 
@@ -403,8 +395,7 @@ def explore(
     with _needs("book"):
         from styleinv.live.server import serve
 
-    _check_writable(out, may_have_runs=False)
-    end_as_by_ctrl_c()
+    terminal.end_as_by_ctrl_c()
     serve(out, runs, port, partial(print, flush=True), browser)
 
 
@@ -441,59 +432,22 @@ def _needs(extra: str) -> Iterator[None]:
         ) from error
 
 
-def _check_writable(folder: Path, *, may_have_runs: bool = True) -> None:
-    """Refuse a folder that cannot be made or written, now rather than after the long run.
-
-    One that is there may have the runs that are asked for, and then need not be written.
-    """
-    path = folder.absolute()
+def _make_out(folder: Path) -> None:
+    """Make the folder for the results now rather than after the long run."""
     try:
-        existing = next(
-            above for above in (path, *path.parents) if above.exists() or above.is_symlink()
-        )
-        is_writable = os.access(existing, os.W_OK) or (may_have_runs and existing == path)
-        usable = existing.is_dir() and is_writable
-    except OSError:  # a name is too long
-        usable = False
-    if not usable:
-        raise InputError(f"out is {str(folder)!r}, but must be a folder that can be written")
+        make_folder(folder)
+    except InputError as error:
+        raise InputError(f"out must be a folder that can be written, but {error}") from error
 
 
 def main() -> None:
     """Run the command line: bad input becomes one sentence and exit code 2."""
-    if sys.warnoptions:  # PYTHONWARNINGS must not hide a note, nor make it an error
-        warnings.resetwarnings()
-        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
-            warnings.simplefilter("ignore", kind)
-    warnings.showwarning = lambda message, *_, **__: report(f"Note: {one_line(str(message))}")
-    prepare_streams()
-    try:
-        code = app(words() or ["--help"], standalone_mode=False)
+    terminal.report_notes()
+    terminal.prepare_streams()
+    with terminal.errors_as_sentences():
+        code = app(terminal.words() or ["--help"], standalone_mode=False)
         print(end="", flush=True)
-    except InputError as error:
-        _fail(str(error))
-    except typer.TyperException as error:
-        _fail(error.format_message())
-    except (typer.Abort, KeyboardInterrupt, Timeout):
-        sys.exit(130)
-    except OSError as error:
-        sys.stdout = io.StringIO()  # or Python would try again to print what is left
-        if isinstance(error, BrokenPipeError):
-            sys.exit(1)  # as Typer does where it sees one
-        name = "the output" if error.filename is None else shorten(error.filename)
-        _fail(f"{name} cannot be used: {error.strerror or error}")
-    except (MemoryError, RuntimeError) as error:
-        # PyTorch has an error type for a lack of GPU memory, but none for the computer's memory.
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and "can't allocate memory" not in str(error):
-            raise
-        _fail("the memory is used up; a smaller --size needs less")
     sys.exit(code or 0)
-
-
-def _fail(sentence: str) -> NoReturn:
-    print(f"Error: {one_line(sentence).rstrip('.')}.", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,19 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
+import typer
+from filelock import Timeout
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from styleinv.errors import InputError, one_line
+from styleinv.errors import InputError, one_line, shorten
 from styleinv.inversion import Task
 
 console = Console(stderr=True)
@@ -29,6 +33,45 @@ def report_all(lines: Iterable[str]) -> None:
     """Print several of them."""
     for line in lines:
         report(line)
+
+
+def report_notes() -> None:
+    """Print every note as a line, whatever PYTHONWARNINGS is."""
+    if sys.warnoptions:
+        warnings.resetwarnings()
+        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
+    warnings.showwarning = lambda message, *_, **__: report(f"Note: {one_line(str(message))}")
+
+
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """End the program with one sentence and exit code 2 if something inside is not allowed."""
+    try:
+        yield
+    except InputError as error:
+        _fail(str(error))
+    except typer.TyperException as error:
+        _fail(error.format_message())
+    except (typer.Abort, KeyboardInterrupt, Timeout):
+        sys.exit(130)
+    except OSError as error:
+        sys.stdout = io.StringIO()  # or Python would try again to print what is left
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)  # as Typer does where it sees one
+        name = "the output" if error.filename is None else shorten(error.filename)
+        _fail(f"{name} cannot be used: {error.strerror or error}")
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has an error type for a lack of GPU memory, but none for the computer's memory.
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        _fail("the memory is used up; a smaller --size needs less")
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"Error: {one_line(sentence).rstrip('.')}.", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextmanager

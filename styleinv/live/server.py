@@ -25,6 +25,7 @@ from traitlets.config import Config
 from voila.app import Voila
 
 from styleinv.errors import InputError, whole_number
+from styleinv.files import make_folder
 from styleinv.live.settings import no_settings
 
 HOST = "127.0.0.1"
@@ -65,11 +66,12 @@ def serve(
         browser: whether to open the page in the reader's browser then.
 
     Raises:
-        InputError: the port is in use or not allowed.
+        InputError: the port is in use or not allowed, or `out` cannot be made.
     """
     port, token = _free_port(port), secrets.token_urlsafe(24)
     address = f"http://{HOST}:{port}/?token={token}"
     out, references = out.absolute(), references.absolute()
+    make_folder(out)
     # Tornado warns about the way Jupyter uses it.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     with no_settings() as (folder, environment):
