@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -270,7 +271,7 @@ def dask_processes(
 def command_line(
     arguments: str, folder: Path, interrupt_when: Callable[[], bool] | None = None
 ) -> tuple[int, list[str]]:
-    """The exit code, and the lines that it said.
+    """The exit code, and the lines that it said, without those on the images and the machine.
 
     Ctrl-C comes as a terminal sends it, to the whole group, as soon as `interrupt_when` is true.
     """
@@ -286,7 +287,7 @@ def command_line(
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, said.splitlines()
+    return process.returncode, re.findall(r"^(?:\[|Run |Error).*", said, re.M)
 
 
 def test_the_same_runs_anywhere(tmp_path: Path) -> None:
