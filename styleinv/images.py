@@ -169,8 +169,11 @@ def describe(source: str | Path, size: int, fit: Fit = "crop") -> str:
     wide, high = (size * side // min(width, height) for side in (width, height))
     cut = 100 * (1 - size * size / (wide * high)) if fit == "crop" else 0.0
     where = "left and right" if wide > high else "top and bottom"
-    rest = f"{cut:.0f}% of it, {where}, is cut off" if cut else "nothing is cut off"
-    return (
+    # Neither "0% of it" nor all of it.
+    rest = (
+        f"{min(max(cut, 1), 99):.0f}% of it, {where}, is cut off" if cut else "nothing is cut off"
+    )
+    return one_line(
         f"{name}: {said}, {width:,} x {height:,} pixels. It is resized to {wide:,} x {high:,}; "
         f"{rest}."
     )

@@ -67,15 +67,20 @@ class Forecast:
     def __str__(self) -> str:
         """A sentence without a full stop."""
         found, number, ms = self.seconds, self.evaluations.likely, 1000 * self.each.likely
+        if (without := self.evaluations.times(self.each).likely) > self.limit:
+            return (
+                f"The run ends at its limit of {duration(self.limit)}: {number:,.0f} evaluations "
+                f"of {ms:,.0f} ms would take {duration(without)}"
+            )
         if not self.is_known:
             return (
                 f"The run takes at most about {duration(found.likely)}: {number:,.0f} evaluations "
-                f"of {ms:.0f} ms; it ends earlier where it reaches theta"
+                f"of {ms:,.0f} ms; it ends earlier where it reaches theta"
             )
         return (
             f"The run takes about {duration(found.likely)} ({duration(found.low)} to "
-            f"{duration(found.high)}): about {number:,.0f} evaluations of {ms:.0f} ms, and at most "
-            f"{self.most:,}"
+            f"{duration(found.high)}): about {number:,.0f} evaluations of {ms:,.0f} ms, and at "
+            f"most {self.most:,}"
         )
 
 

@@ -48,7 +48,14 @@ def test_seconds_are_evaluations_times_what_one_takes(
 ) -> None:
     found = forecast(plan("bundled:dots", layer="relu_1_1", encoder=bundled, **asked))
     assert found.seconds == Range(*seconds)
-    assert ("at most about" in str(found)) == (asked.get("protocol") is not None)
+    ends = {70: "ends at its limit of 1:10 min: 100 evaluations of 2,000 ms would take 3:20 min"}
+    ends |= {
+        1800: "ends at its limit of 30:00 min: 1,000 evaluations of 2,000 ms would take 33:20 min"
+    }
+    ends |= {
+        680e3: "takes at most about 188:53 h: 340,000 evaluations of 2,000 ms; it ends earlier"
+    }
+    assert f"The run {ends.get(seconds[1], 'takes about ')}" in str(found)
 
 
 @pytest.mark.usefixtures("known")
@@ -100,6 +107,9 @@ def test_describes_what_is_read_and_cut_off(tmp_path: Path) -> None:
         "It is resized to 100 x 50; 50% of it, left and right, is cut off."
     )
     assert describe(wide, 50, "keep").endswith("to 100 x 50; nothing is cut off.")
+    odd = save(Image.new("RGB", (16, 4000)), tmp_path / "two\nlines.png")
+    assert describe(odd, 16).endswith("to 16 x 4,000; 99% of it, top and bottom, is cut off.")
+    assert "two lines.png: PNG" in describe(odd, 16)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
