@@ -67,6 +67,7 @@ class Forecast:
     def __str__(self) -> str:
         """A sentence without a full stop."""
         found, number, ms = self.seconds, self.evaluations.likely, 1000 * self.each.likely
+        between = f"{duration(found.low)} to {duration(found.high)}"
         if (without := self.evaluations.times(self.each).likely) > self.limit:
             return (
                 f"The run ends at its limit of {duration(self.limit)}: {number:,.0f} evaluations "
@@ -77,10 +78,14 @@ class Forecast:
                 f"The run takes at most about {duration(found.likely)}: {number:,.0f} evaluations "
                 f"of {ms:,.0f} ms; it ends earlier where it reaches theta"
             )
+        if self.evaluations.low < self.evaluations.high:
+            return (
+                f"The run takes {between}, because pictures differ: {self.evaluations.low:,.0f} to "
+                f"{self.evaluations.high:,.0f} evaluations of {ms:,.0f} ms"
+            )
         return (
-            f"The run takes about {duration(found.likely)} ({duration(found.low)} to "
-            f"{duration(found.high)}): about {number:,.0f} evaluations of {ms:,.0f} ms, and at "
-            f"most {self.most:,}"
+            f"The run takes about {duration(found.likely)} ({between}): {number:,.0f} evaluations "
+            f"of {ms:,.0f} ms"
         )
 
 
@@ -111,7 +116,7 @@ def _together(tasks: Sequence[Task]) -> str:
     runs = f"The {len(tasks)} runs, one after another, take"
     if not all(one.is_known for one in found.values()):
         return f"{runs} at most about {duration(likely)}"
-    return f"{runs} about {duration(likely)} ({duration(low)} to {duration(high)})"
+    return f"{runs} {duration(low)} to {duration(high)}, most likely {duration(likely)}"
 
 
 def forecast(task: Task) -> Forecast:
