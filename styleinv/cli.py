@@ -333,6 +333,8 @@ def verify(
     """Check every hash and every measure of kept runs; with --rerun, make some of them again.
 
     Example: styleinv verify results/ --rerun 3 --encoder vgg19-normalised
+
+    Images of your own are looked for in the current folder, by their names.
     """
     from styleinv.runs import verification
 
@@ -387,8 +389,11 @@ def explore(
 
     Example: styleinv explore --out pictures
 
-    Only who has the page's address, with the token in it, can open it: on this machine, and nobody
-    else of its users. Closing the page ends its run; Ctrl-C ends all runs.
+    Only programs on this machine can open the page, and only with its address, which has a token:
+    other users of the machine cannot. On a machine that you reach by ssh, use --no-browser --port
+    8866 there, `ssh -L 8866:localhost:8866 HOST` at home, and the address that is printed. On a
+    JupyterHub, open notebooks/live.md in JupyterLab instead. Closing the page ends its run; Ctrl-C
+    ends all runs.
     """
     if sys.flags.optimize > 1:
         raise InputError("PYTHONOPTIMIZE is 2, but must be less: Jupyter's server needs docstrings")

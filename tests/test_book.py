@@ -179,8 +179,19 @@ def built(project: Path, painting: Path) -> Path:
     assert finished.stdout == f"The book is ready: open {html / 'index.html'}\n"
     assert "transparent" in finished.stderr  # what the notebook warns of
     assert "The 24 runs, one after another, take" in finished.stderr
+    assert finished.stderr.count("Note: ") == 1
     assert "encryption" not in finished.stderr
     return html
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before what is told of the runs, which takes a minute."""
+    (new_project(tmp_path) / "_build").touch()
+    monkeypatch.setattr(build, "preflight", lambda *_: pytest.fail("the runs are probed"))
+    with pytest.raises(InputError, match="_build' cannot be written: File exists"):
+        build_book(tmp_path, {"styles": "bundled:dots"})
 
 
 def page(html: Path, name: str) -> BeautifulSoup:

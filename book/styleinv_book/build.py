@@ -72,10 +72,10 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     defaults = {source: defaults_of(notebook) for source, notebook in notebooks.items()}
     usual = ChainMap(*defaults.values())
     given = check_parameters(parameters, usual)
-    if "styles" in given:
-        _tell_before(ChainMap(given, usual))
     html = root / "_build" / "html"
     with _own_stage(root / "_build") as stage, no_settings():
+        if "styles" in given:
+            _tell_before(ChainMap(given, usual))
         pages = stage / "pages"
         _fill(pages, root)
         given = {name: _copy_in(name, value, root) for name, value in given.items()}

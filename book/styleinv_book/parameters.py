@@ -6,6 +6,7 @@ decides what is allowed: a text, a whole number, None or a whole number, or a li
 
 import ast
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -75,8 +76,10 @@ def check_parameters(parameters: Mapping[str, Any], defaults: Mapping[str, Any])
     given = {name: _convert(defaults[name], name, value) for name, value in parameters.items()}
     if (encoder := given.get("encoder", "vgg19")) not in DOWNLOADED:  # a notebook downloads those
         load_encoder(encoder)
-    for style in given.get("styles", []):
-        load_style(style, MIN_SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to note is noted before the runs
+        for style in given.get("styles", []):
+            load_style(style, MIN_SIZE)
     return given
 
 
