@@ -128,7 +128,7 @@ def _run(
 
     style, fit = given
     if again or not store.path_of(task, out).exists():
-        terminal.report_all(preflight([task], [style], fit))
+        report(*preflight([task], [style], fit))
     with terminal.progress(task) as show, terminal.interrupts() as asked_to_stop:
 
         def callback(iterate: Iterate) -> bool:
@@ -261,7 +261,7 @@ def sweep(
         if reference is None:
             _make_out(out)
             if missing := [task for task in tasks if not store.path_of(task, out).exists()]:
-                terminal.report_all(preflight(missing, style or []))
+                report(*preflight(missing, style or []))
             complete = len(make_runs(tasks, out, report=report, execution=execution)) == len(tasks)
         else:
             from styleinv_book.ablation import KNOWN

@@ -41,14 +41,6 @@ PIXELS_VARIABLE, MOST_PIXELS, MOST_PIXELS_ALLOWED = "STYLEINV_MAX_PIXELS", 10**8
 MOST_TEXT = 2**26
 HEAD = 2**20  # bytes of a file that are looked at
 
-# What has a name in a folder, but is no file.
-NO_FILES = {
-    stat.S_ISDIR: "folder",
-    stat.S_ISFIFO: "pipe",
-    stat.S_ISSOCK: "socket",
-    stat.S_ISCHR: "device",
-    stat.S_ISBLK: "device",
-}
 # How files begin that are often taken for pictures, as regular expressions; case does not matter.
 OTHERS = {
     rb"\Z": "an empty file",
@@ -72,20 +64,8 @@ OTHERS = {
     rb"bplist": "a property list, as iCloud has one for a picture that is elsewhere; download that",
     rb"\0\x05\x16\x07": "what macOS keeps beside a file; the picture's name lacks the ._",
     rb"\xef\xbf\xbd": "a file that a program has copied as text, which cannot be undone",
+    rb"(?!P[1-7]\s)[\t\n\r\x20-\x7e\x80-\xff]+\Z": "a text",
 }
-# The same of the pictures that can be read, if they are intact.
-OWN = {
-    rb"\x89PNG": "PNG",
-    rb"\xff\xd8": "JPEG",
-    rb"II[*+]\0|MM\0[*+]": "TIFF",
-    rb"RIFF....WEBP": "WEBP",
-    rb"GIF8": "GIF",
-    rb"BM": "BMP",
-    rb"P[1-7]\s": "PPM",
-    rb"....ftyp": "AVIF",
-    rb"\0\0\0\x0cjP|\xff\x4f\xff": "JPEG2000",
-}
-
 # Pillow's settings and Python's filters of warnings are the whole process's, so one thread at a
 # time may change them.
 _global = threading.Lock()
@@ -267,7 +247,6 @@ def _open(source: Source, name: str) -> tuple[Image.Image, list[str]]:
         source = _of_array(source)
     if name.startswith(SCIKIT_IMAGE):
         return Image.fromarray(photograph(name.removeprefix(SCIKIT_IMAGE))), []
-    head = b""
     try:
         if isinstance(source, Image.Image):
             return _decode(source)
@@ -286,19 +265,10 @@ def _open(source: Source, name: str) -> tuple[Image.Image, list[str]]:
     except Exception as error:  # a damaged file can raise anything
         reason = str(error) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = _what_is_known(head)
+            reason = "it is damaged, of a kind that is not known here, or no picture"
         raise InputError(
             f"image {name!r} must be one of {', '.join(_formats())}, but cannot be read: {reason}"
         ) from error
-
-
-def _what_is_known(head: bytes) -> str:
-    """What a file is that Pillow does not recognise."""
-    for pattern, kind in OWN.items():
-        if re.match(pattern, head, re.DOTALL):
-            return f"it is {kind}, but damaged, or of a kind that is not known here"
-    is_text = re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]+", head)
-    return f"it is {'a text file' if is_text else 'not known what it is'}"
 
 
 def _of_array(pixels: Pixels) -> Image.Image:
@@ -321,9 +291,9 @@ def _open_file(name: str) -> BinaryIO:
     except (OSError, ValueError):  # the latter for a null character
         known = f"{', '.join(STYLE_NAMES)}{nearest(name, STYLE_NAMES)}"
         raise InputError(f"is not an existing file, nor one of: {known}") from None
-    for is_kind, kind in NO_FILES.items():
-        if is_kind(mode):
-            raise InputError(f"is a {kind}, but must be a file")
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise InputError(f"is {kind}, but must be a file")
     try:
         return open(name, "rb")
     except OSError as error:

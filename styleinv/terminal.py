@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -24,15 +24,10 @@ from styleinv.inversion import Task
 console = Console(stderr=True)
 
 
-def report(line: str) -> None:
-    """Print a line for the person at the keyboard; results go to the standard output instead."""
-    console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
-
-
-def report_all(lines: Iterable[str]) -> None:
-    """Print several of them."""
+def report(*lines: str) -> None:
+    """Print lines for the person at the keyboard; results go to the standard output instead."""
     for line in lines:
-        report(line)
+        console.print(one_line(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def report_notes() -> None:
