@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from styleinv.live import server
 from tests.conftest import PATIENCE, LivePage, explored, served, wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 
 def answer(address: str, path: str, method: str = "GET", **headers: str) -> int:
@@ -174,43 +175,49 @@ def wait_for_progress(page: "Page") -> None:
     wait_for(lambda: iterations(page) > before)
 
 
+@pytest.fixture
+def context(browser: "Browser") -> Iterator["BrowserContext"]:
+    with browser.new_context() as opened:
+        opened.set_default_timeout(1000 * PATIENCE)
+        yield opened
+
+
 @pytest.mark.browser
 def test_windows_do_not_mix_and_closing_one_ends_its_kernel(
-    browser: "Browser", live: LivePage
+    context: "BrowserContext", live: LivePage
 ) -> None:
-    with browser.new_context() as context:
-        first, second = context.new_page(), context.new_page()
-        for page, style in ((first, "dots"), (second, "mosaic")):
-            page.goto(live.address)
-            page.get_by_role("radio", name=style).check(force=True)
-            page.get_by_label("Optimiser").select_option("chapter")
-            page.get_by_role("button", name="Start").click()
-            page.get_by_alt_text(f"Inversion of {style}: relu_2_1, Gram, running").wait_for()
-        assert len(kernels(live)) == 2
-        first.get_by_role("button", name="Pause").click()
-        first.get_by_role("button", name="Resume").wait_for()
-        wait_for_progress(second)
-        first.close(run_before_unload=True)
-        wait_for(lambda: len(kernels(live)) == 1)
-        wait_for_progress(second)
-        second.reload()
-        second.get_by_role("button", name="Start").wait_for()
-        wait_for(lambda: len(kernels(live)) == 1)
-        (cookie,) = context.cookies()
-        assert (cookie["httpOnly"], cookie["sameSite"], cookie["expires"]) == (True, "Strict", -1)
-        token = live.address.partition("token=")[2]
-        assert token not in cookie["value"] + second.title() + second.content()
-        second.close(run_before_unload=True)
-        wait_for(lambda: kernels(live) == [])
+    first, second = context.new_page(), context.new_page()
+    for page, style in ((first, "dots"), (second, "mosaic")):
+        page.goto(live.address)
+        page.get_by_role("radio", name=style).check(force=True)
+        page.get_by_label("Optimiser").select_option("chapter")
+        page.get_by_role("button", name="Start").click()
+        page.get_by_alt_text(f"Inversion of {style}: relu_2_1, Gram, running").wait_for()
+    assert len(kernels(live)) == 2
+    first.get_by_role("button", name="Pause").click()
+    first.get_by_role("button", name="Resume").wait_for()
+    wait_for_progress(second)
+    first.close(run_before_unload=True)
+    wait_for(lambda: len(kernels(live)) == 1)
+    wait_for_progress(second)
+    second.reload()
+    second.get_by_role("button", name="Start").wait_for()
+    wait_for(lambda: len(kernels(live)) == 1)
+    (cookie,) = context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["expires"]) == (True, "Strict", -1)
+    token = live.address.partition("token=")[2]
+    assert token not in cookie["value"] + second.title() + second.content()
+    second.close(run_before_unload=True)
+    wait_for(lambda: kernels(live) == [])
 
 
 @pytest.mark.browser
 def test_another_site_opens_neither_the_page_nor_its_kernel(
-    browser: "Browser", live: LivePage, tmp_path: Path
+    context: "BrowserContext", live: LivePage, tmp_path: Path
 ) -> None:
     """Even in the reader's own browser, which has the cookie."""
     (tmp_path / "index.html").write_text("<title>another site</title>")
-    with browser.new_context() as context, served(tmp_path) as site:
+    with served(tmp_path) as site:
         own, other = context.new_page(), context.new_page()
         own.goto(live.address)
         own.get_by_role("button", name="Start").wait_for()
@@ -230,27 +237,30 @@ def test_another_site_opens_neither_the_page_nor_its_kernel(
 
 
 @pytest.mark.browser
-def test_a_kernel_that_dies_is_missed(browser: "Browser", live: LivePage) -> None:
-    with browser.new_context() as context:
-        page = context.new_page()
-        page.clock.install()
-        page.goto(live.address)
-        page.get_by_label("Optimiser").select_option("chapter")
-        page.get_by_role("button", name="Start").click()
-        page.get_by_alt_text("relu_2_1, Gram, running").wait_for()
-        (kernel,) = kernels(live)
-        kernel.kill()
-        kernel.wait()
+def test_a_kernel_that_dies_is_missed(context: "BrowserContext", live: LivePage) -> None:
+    page = context.new_page()
+    page.clock.install()
+    page.goto(live.address)
+    page.get_by_label("Optimiser").select_option("chapter")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_alt_text("relu_2_1, Gram, running").wait_for()
+    (kernel,) = kernels(live)
+    kernel.kill()
+
+    def is_missed() -> bool:
         page.clock.fast_forward(20_000)
-        page.get_by_text("Python does not answer.").wait_for()
-        page.close(run_before_unload=True)
+        return page.get_by_text("Python does not answer.").is_visible()
+
+    wait_for(is_missed)
+    page.close(run_before_unload=True)
     wait_for(lambda: kernels(live) == [])
 
 
 @pytest.mark.browser
-def test_a_kernel_that_does_not_start(browser: "Browser", tmp_path: Path) -> None:
+def test_a_kernel_that_does_not_start(context: "BrowserContext", tmp_path: Path) -> None:
     (tmp_path / "temporary").mkdir()
-    with explored(tmp_path, TMPDIR=str(tmp_path / "temporary")) as live, browser.new_page() as page:
+    page = context.new_page()
+    with explored(tmp_path, TMPDIR=str(tmp_path / "temporary")) as live:
         (kernel,) = tmp_path.glob("temporary/styleinv-*/kernels/python3/kernel.json")
         kernel.write_text('{"argv": ["/bin/false"], "display_name": "", "language": "python"}')
         page.clock.install()
@@ -259,6 +269,7 @@ def test_a_kernel_that_does_not_start(browser: "Browser", tmp_path: Path) -> Non
         page.clock.fast_forward(60_000)
         page.get_by_text("Python has not started after a minute").wait_for()
         live.process.kill()  # asked to end, it would wait for this kernel
+        live.process.wait()
 
 
 BROWSER = """#!/bin/sh
