@@ -93,13 +93,8 @@ class ReleasedAlgorithm:
         self.first = first
         self.convs = []
         for conv in encoder.convs:
-            copy = nn.Conv2d(
-                conv.in_channels,
-                conv.out_channels,
-                3,
-                padding=1,
-                padding_mode=self.layout.padding,
-            )
+            out, into, *_ = conv.weight.shape
+            copy = nn.Conv2d(into, out, 3, padding=1, padding_mode=self.layout.padding)
             copy.load_state_dict(conv.state_dict())
             # Unlike styleinv's: the weights take part in the gradient.
             copy.to(memory_format=torch.contiguous_format).requires_grad_(True)
