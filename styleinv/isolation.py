@@ -36,8 +36,7 @@ def own_settings(device: torch.device) -> Iterator[None]:
     """Compute on `device` as a fresh process would, and leave the reader's settings as they were.
 
     Gradients are on, autocast is off, denormal numbers are kept, and PyTorch's libraries compute as
-    they do by default. The global random generators are nobody's business here: nothing draws from
-    them.
+    they do by default. Nothing here draws from the global random generators.
     """
     flushes = _flushes_denormals()
     try:

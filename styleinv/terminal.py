@@ -1,4 +1,4 @@
-"""The terminal: what is typed, what is said there meanwhile, how it interrupts, how it is lost."""
+"""The terminal: the words typed, the lines printed, signals, and streams that are lost."""
 
 import codecs
 import io
@@ -124,7 +124,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
 
 class _Patient(io.FileIO):
-    """A standard error that is lost, with its terminal or its disk, ends no run."""
+    """A standard error whose terminal or disk may be gone: that ends no run."""
 
     def write(self, content: Any) -> int:
         with suppress(OSError):

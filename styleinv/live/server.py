@@ -40,7 +40,7 @@ ABANDONED_SECONDS, CHECK_SECONDS = 60, 5
 
 
 class Gate(IdentityProvider):
-    """Who has neither the token nor the cookie that it gives gets 403, and no page to log in."""
+    """Answer 403, and show no login page, to whoever has neither the token nor its cookie."""
 
     login_available = logout_available = False
 

@@ -1,4 +1,4 @@
-"""Processes of this machine that read none of their reader's settings, whichever program's.
+"""Start processes that read none of the reader's settings, of whatever program.
 
 What the live page's kernels, the book's and its renderer know of the machine is in `KEPT`. Their
 home is an empty folder, they use this Python, whatever kernels are installed, and they speak UTF-8.
