@@ -44,7 +44,7 @@ def behind(prefix: str) -> dict[str, Tensor]:
         {name: tensor.requires_grad_() for name, tensor in state_of(TORCHVISION).items()},
         {name: tensor.to(memory_format=torch.contiguous_format) for name, tensor in PLAIN.items()},
     ],
-    ids=str,
+    ids=lambda state: type(state).__name__,
 )
 @pytest.mark.filterwarnings("error")
 def test_names_may_stand_behind_others(tmp_path: Path, state: dict[str, object]) -> None:
@@ -180,7 +180,7 @@ def other_archive(path: Path) -> None:
             r"holds Python objects \(numpy.*_reconstruct\), which are not read",
         ),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 @pytest.mark.parametrize("name", ["vgg.pth", "vgg.safetensors"])
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
