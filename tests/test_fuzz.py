@@ -98,7 +98,7 @@ RECORD = sealed(msgspec.structs.replace(KEPT, picture=False, trace=KEPT.trace[:2
 RECORD_LINE = msgspec.json.encode(RECORD)
 SWEEP = {"styles": ["bundled:dots"], "losses": ["gram"], "seeds": [0, 1], "pictures": False}
 REFERENCE = {"encoder_sha256": 8 * "ab", "sweeps": {"few": SWEEP}}
-PARAMETERS = {"styles": ["a.png", "bundled:dots"], "seeds": [0, 1], "size": 64}
+PARAMETERS = {"styles": ["a.png", "bundled:dots"], "seeds": ["0", "1"], "size": "64"}
 DEFAULTS = defaults_of(jupytext.read(ROOT / "notebooks" / "inverting.md"))
 
 # --- Damage -----------------------------------------------------------------------------------
