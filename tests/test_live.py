@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from styleinv.runs import store
-from tests.conftest import PATIENCE, LivePage, refuse_others
+from tests.conftest import LivePage, refuse_others
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
 expect = pytest.importorskip("playwright.sync_api").expect
-expect.set_options(timeout=1000 * PATIENCE)
+expect.set_options(timeout=120_000)  # for a busy machine
 pytestmark = pytest.mark.browser
 
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 def window(browser: "Browser", live: LivePage) -> Iterator["Page"]:
     """A window that must end without an error in its console or a question to another host."""
     with browser.new_context() as context:
-        context.set_default_timeout(1000 * PATIENCE)
+        context.set_default_timeout(120_000)
         opened = context.new_page()
         problems = refuse_others(opened, live.origin)
         opened.on("pageerror", lambda error: problems.append(str(error)))
