@@ -18,6 +18,7 @@ from styleinv.protocol import PROTOCOLS
 Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
 # What is refused in names by Windows' file systems, which most USB sticks have, or by UTF-8.
 _REFUSED = re.compile(r'[\x00-\x1f\x7f"*/:<>?\\|\ud800-\udfff]')
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 # A part of a file's name.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[^/\x00]*$")]
 
@@ -173,7 +174,7 @@ class Record(Plain, frozen=True, omit_defaults=True):
         sha256: the seal, see `sealed`.
     """
 
-    address: Name
+    address: Sha256
     style: Name
     source: str
     asked: Asked
