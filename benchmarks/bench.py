@@ -8,7 +8,6 @@ is made by `benchmarks/full.py`.
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,11 +76,10 @@ def main() -> None:
 
 
 def first_pictures() -> list[float]:
-    """What `first_picture.py` measures, in a process set up as the live page's."""
+    """What `first_picture.py` measures, in a process of its own, as the live page has."""
     command = [sys.executable, Path(__file__).with_name("first_picture.py"), SIZE, ROUNDS]
     finished = subprocess.run(
         [str(word) for word in command],
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
         stdout=subprocess.PIPE,
         encoding="utf-8",
         check=True,

@@ -75,9 +75,6 @@ def serve(
     # Tornado warns about the way Jupyter uses it.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
     with no_settings() as (folder, environment):
-        # Kernels inherit it. Waiting threads leave the cores to the browser, which draws during
-        # the run: on shared cores, that makes a run many times as fast.
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         notebook = folder / "live.ipynb"
         _write_notebook(notebook, out, references)
         server = Voila(config=_config(folder, port, token), notebook_path=str(notebook))
