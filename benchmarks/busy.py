@@ -9,22 +9,18 @@ record lands in `results/busy.json`.
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-from ways import spread, take_turns
+from ways import made_with, spread, take_turns
 
-from styleinv import __version__
 from styleinv.files import write_text
 from styleinv.inversion import plan
-from styleinv.machine import SHORT_WAIT
+from styleinv.machine import SHORT_WAIT, WAIT_VARIABLES
 
 RECORD = Path(__file__).parents[1] / "results" / "busy.json"
 LAYER, LOSS = "relu_2_2", "gram"
@@ -45,19 +41,12 @@ BUSY = "while True: pass"
 def main(words: Sequence[str]) -> None:
     """Measure, print, keep."""
     ways = {word: dict([word.split("=", 1)]) for word in words} or WAYS
-    load = os.getloadavg()[0]
+    made = made_with()  # before the measurements, which are the load themselves
     with ExitStack() as opened:
         runs = {name: opened.enter_context(Inversions(way)) for name, way in ways.items()}
         rows = [row for size in EVALUATIONS for row in one_size(size, runs)]
     record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "load": load,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "styleinv": __version__,
+        **made,
         "cell": f"bundled:strokes {LAYER} {LOSS}",
         "evaluations": EVALUATIONS,
         "pairs": PAIRS,
@@ -72,8 +61,7 @@ class Inversions:
     """A process that makes the same inversions again and again, with a way to wait."""
 
     def __init__(self, way: dict[str, str]) -> None:
-        others = {"GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY"}
-        own = {name: value for name, value in os.environ.items() if name not in others}
+        own = {name: value for name, value in os.environ.items() if name not in WAIT_VARIABLES}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--inversions"],
             env={**own, **way},

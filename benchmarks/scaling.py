@@ -6,18 +6,14 @@ in `results/scaling.json`.
 """
 
 import json
-import os
-import platform
 import tempfile
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from ways import spread, take_turns
+from ways import made_with, spread, take_turns
 
-from styleinv import __version__
 from styleinv.encoder import load_encoder
 from styleinv.files import write_text
 from styleinv.runs.cluster import local_cluster
@@ -37,7 +33,7 @@ WORKERS = (1, 2)
 def main() -> None:
     """Measure, print, keep."""
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
+    made = made_with()  # before the measurements, which are the load themselves
     with ExitStack() as opened:
         places = {"one process": HERE}
         for workers in WORKERS:
@@ -59,14 +55,7 @@ def main() -> None:
             f"{times['median']:.2f} times as fast ({times['low']:.2f}-{times['high']:.2f})"
         )
     record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "load": load,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "styleinv": __version__,
+        **made,
         "style": STYLE,
         "layer": LAYER,
         "loss": LOSS,

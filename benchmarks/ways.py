@@ -2,10 +2,13 @@
 
 import copy
 import dataclasses
+import os
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
@@ -24,6 +27,20 @@ from styleinv.protocol import CHAPTER, CHAPTER_ITERATIONS, FAST, RELEASED, SCIPY
 LOSSES = tuple(CHAPTER_ITERATIONS)
 CHANNELS = ((3, 64), (64, 64), (64, 128), (128, 128))
 ENDLESS = {"adam": CHAPTER, "l-bfgs": FAST, "l-bfgs-b": SCIPY}
+
+
+def made_with() -> dict[str, Any]:
+    """When, on what machine and with what software something is measured, for its record."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "styleinv": styleinv.__version__,
+    }
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

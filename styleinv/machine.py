@@ -31,12 +31,12 @@ _MEMORY_FILES = (
 )
 
 # Threads of OpenMP that wait for the next piece of work keep their processors busy, in case it
-# comes at once. Beside another program that costs far more than it gains. How long they wait is
-# set for GNU's OpenMP, which PyTorch has on Linux, in turns of a loop, and for LLVM's and Intel's
-# in milliseconds (benchmarks/busy.py compares).
+# comes at once. Beside another program, such as a browser that draws the live page, that costs far
+# more than it gains. How long they wait is set for GNU's OpenMP, which PyTorch has on Linux, in
+# turns of a loop, and for LLVM's and Intel's in milliseconds (benchmarks/busy.py compares).
 SHORT_WAIT = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 # With any of these the reader has decided already.
-_WAIT = (*SHORT_WAIT, "OMP_WAIT_POLICY")
+WAIT_VARIABLES = (*SHORT_WAIT, "OMP_WAIT_POLICY")
 _HAS_AFFINITY = hasattr(os, "sched_getaffinity")
 
 # Parameters of glibc's mallopt (malloc.h) and their values: the kernel gives no block separately
@@ -190,7 +190,7 @@ def share_processors(environment: MutableMapping[str, str]) -> None:
     OpenMP reads the variables once, when PyTorch loads it; later processes inherit them. By itself
     it counts the processors that a process may run on, and not a container's limit.
     """
-    if not any(name in environment for name in _WAIT):
+    if not any(name in environment for name in WAIT_VARIABLES):
         environment.update(SHORT_WAIT)
     threads = max(1, math.floor(available_processors()))
     if threads < _processors():

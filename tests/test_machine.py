@@ -114,7 +114,7 @@ def test_threads_wait_shortly_from_the_start() -> None:
         "sys.meta_path.insert(0, Watch())\n"
         "import styleinv"
     )
-    own = {name: value for name, value in os.environ.items() if name not in machine._WAIT}
+    own = {name: value for name, value in os.environ.items() if name not in machine.WAIT_VARIABLES}
     printed = subprocess.check_output([sys.executable, "-c", code], text=True, env=own)
     assert printed.split() == [machine.SHORT_WAIT["GOMP_SPINCOUNT"]]
 
