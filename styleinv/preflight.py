@@ -49,14 +49,12 @@ class Forecast:
     Attributes:
         evaluations: of loss and gradient until the run ends.
         each: seconds of one evaluation, with the optimiser's own work.
-        most: the largest number of evaluations, or of Adam's iterations with all extra rounds.
         limit: of the wall time in seconds; infinite if there is none.
         is_known: whether finished runs say how many evaluations such a run takes.
     """
 
     evaluations: Range
     each: Range
-    most: int
     limit: float
     is_known: bool
 
@@ -126,6 +124,7 @@ def forecast(task: Task) -> Forecast:
         InputError: the run cannot be made.
     """
     protocol = task.protocol
+    # Of evaluations, or of Adam's iterations with all extra rounds.
     most = protocol.budget(task.loss, task.layer)
     if protocol.method == "adam":
         most += protocol.extra_rounds * protocol.extra_iterations
@@ -133,7 +132,6 @@ def forecast(task: Task) -> Forecast:
     return Forecast(
         evaluations=(known or Range(most, most, most)).at_most(most),
         each=_seconds_of_an_evaluation(task),
-        most=most,
         limit=math.inf if protocol.seconds is None else protocol.seconds,
         is_known=known is not None or protocol.theta_of(task.loss) is None,
     )
@@ -175,6 +173,6 @@ def _known_evaluations(task: Task) -> Range | None:
 
 @functools.cache
 def _known() -> dict[str, dict[str, dict[str, dict[str, Sequence[float]]]]]:
-    """Encoder's SHA-256, size, layer and loss -> lowest, likeliest and highest evaluations."""
+    """Encoder's SHA-256, size, layer and loss -> fewest, median and most evaluations."""
     found = json.loads(KNOWN.read_text(encoding="utf-8"))["evaluations"]
     return dict(found)

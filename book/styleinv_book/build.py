@@ -247,9 +247,8 @@ def _render(pages: Path, stage: Path) -> None:
             check=False,
         )
     if finished.returncode != 0:
-        text = re.sub(
-            r"\x1b\[[\d;]*m", "", log.read_text(encoding="utf-8", errors="replace")
-        )  # its colours
+        text = log.read_text(encoding="utf-8", errors="replace")
+        text = re.sub(r"\x1b\[[\d;]*m", "", text)  # its colours
         problems = re.findall(r".*(?:WARNING|ERROR|Error:).*", text.replace(f"{pages}/", ""))
         reason = problems[0].strip() if problems else f"it ended with {finished.returncode}"
         raise InputError(f"the pages do not render without a warning ({reason}); see {log}")
