@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from styleinv import InputError
 from styleinv.encoder import Encoder
@@ -40,6 +41,33 @@ def test_sweep_computes_each_run_once(bundled: Encoder, tmp_path: Path) -> None:
     for key, run in first.items():
         assert second[key].record == run.record
         assert np.array_equal(second[key].image, run.image)
+
+
+def test_what_another_process_is_making_comes_last(bundled: Encoder, tmp_path: Path) -> None:
+    """So that two sweeps of the same runs share them, instead of waiting for each other."""
+    task = plan("bundled:dots", layer="relu_1_1", size=16, encoder=bundled, iterations=2)
+    path = store.path_of(task, tmp_path)
+    elsewhere = FileLock(path.with_name(f".{path.stem}.lock"))
+    elsewhere.acquire()
+    made: list[str] = []
+
+    def note(line: str) -> None:
+        made.append(line)
+        elsewhere.release()
+
+    layers = ["relu_1_1", "relu_1_2", "relu_2_1"]
+    runs = sweep(
+        ["bundled:dots"],
+        layers=layers,
+        losses=["gram"],
+        folder=tmp_path,
+        encoder=bundled,
+        size=16,
+        iterations=2,
+        report=note,
+    )
+    assert [layer for _, layer, _ in runs] == layers
+    assert [line.split()[2] for line in made] == ["relu_1_2", "relu_2_1", "relu_1_1"]
 
 
 @pytest.mark.parametrize("empty", ["styles", "layers", "losses"])

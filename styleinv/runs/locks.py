@@ -17,7 +17,8 @@ def alone(lock: Path, waiting: str, stop: Callable[[], bool] = lambda: False) ->
     Args:
         lock: the file to lock, which is removed afterwards. Its folder is made if it is missing.
         waiting: a warning that this process gives if it has to wait.
-        stop: called while this process waits; returns True to stop waiting.
+        stop: called while this process waits; returns True to stop waiting. If it does so at once,
+            there is no warning.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -55,6 +56,8 @@ def _acquired(guard: BaseFileLock, waiting: str, stop: Callable[[], bool]) -> Ba
     try:
         guard.acquire(blocking=False)
     except Timeout:
+        if stop():
+            raise
         warnings.warn(waiting, stacklevel=5)
         guard.acquire(cancel_check=stop)
     return guard

@@ -192,7 +192,18 @@ def _in_this_process(
 ) -> Generator[Made, None, None]:
     for task in tasks.values():
         task.check_memory()
+    # What another process is making comes last: sweeps that ask for the same runs share the work.
+    made_elsewhere = {}
     for number, task in tasks.items():
+        try:
+            run, found = obtain(task, callback=lambda _: stop(), stop=lambda: True)
+        except Timeout:
+            made_elsewhere[number] = task
+            continue
+        if run.was_stopped:
+            return
+        yield number, run, found
+    for number, task in made_elsewhere.items():
         if (made := obtain_unless_stopped(number, task, obtain, stop)) is None:
             return
         yield made
