@@ -22,7 +22,7 @@ from styleinv.runs.record import Plain, sealed
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import HERE, Execution, Key, make_runs, plan_sweep
 
-REFERENCE, RUNS, STYLES = "reference.yml", "runs", "styles"
+REFERENCE, CHAPTER, RUNS, STYLES = "reference.yml", "chapter.yml", "runs", "styles"
 # The fields of an `Entry` that are arguments of `plan_sweep`.
 GRID = ("styles", "layers", "losses", "seeds", "size", "iterations")
 
@@ -67,13 +67,13 @@ def read_reference(file: Path) -> Reference:
         raise InputError(f"reference {str(file)!r} cannot be read: {error}") from error
 
 
-def entry_of(name: str, results: str | Path) -> Entry:
-    """The sweep `name` of the file in the folder `results`.
+def entry_of(name: str, results: str | Path, file: str = REFERENCE) -> Entry:
+    """The sweep `name` of `file` in the folder `results`.
 
     Raises:
         InputError: the file cannot be read or has no such sweep.
     """
-    sweeps = read_reference(Path(results) / REFERENCE).sweeps
+    sweeps = read_reference(Path(results) / file).sweeps
     return sweeps[one_of("reference sweep", name, tuple(sweeps))]
 
 
@@ -144,21 +144,37 @@ def reference_runs(
     Raises:
         InputError: there is no such sweep, or a run is missing or altered.
     """
-    entry = entry_of(name, results)
-    seed = entry.seeds[0] if seed is None else seed
-    budget = entry.iterations[0] if iterations is None else iterations
-    found = {
-        (record.source, record.asked.layer, record.asked.loss): path
-        for path, record in store.read_records(Path(results) / RUNS / name).items()
-        if record.asked.seed == seed and budget in (None, record.asked.protocol.budget)
-    }
-    wanted = list(product(entry.styles, entry.layers, entry.losses))
-    if missing := [key for key in wanted if key not in found]:
+    found = _cells(entry_of(name, results), Path(results) / RUNS / name, seed, iterations)
+    if missing := [key for key, path in found.items() if path is None]:
         raise InputError(
             f"reference sweep {name!r} lacks {len(missing)} runs, the first {missing[0]}; "
             "`styleinv sweep --reference` makes them"
         )
-    return {key: store.read(found[key]) for key in wanted}
+    return {key: store.read(path) for key, path in found.items() if path is not None}
+
+
+def chapter_runs(name: str, results: str | Path) -> dict[Key, Run | None]:
+    """The runs of the sweep `name` of `results/chapter.yml`; None where one is not made yet.
+
+    Raises:
+        InputError: there is no such sweep, or a run is altered.
+    """
+    found = _cells(entry_of(name, results, CHAPTER), Path(results) / RUNS / name)
+    return {key: None if path is None else store.read(path) for key, path in found.items()}
+
+
+def _cells(
+    entry: Entry, folder: Path, seed: int | None = None, iterations: int | None = None
+) -> dict[Key, Path | None]:
+    """The record of each run that an entry asks for, by default with its first seed and budget."""
+    seed = entry.seeds[0] if seed is None else seed
+    budget = entry.iterations[0] if iterations is None else iterations
+    found = {
+        (record.source, record.asked.layer, record.asked.loss): path
+        for path, record in store.read_records(folder).items()
+        if record.asked.seed == seed and budget in (None, record.asked.protocol.budget)
+    }
+    return {key: found.get(key) for key in product(entry.styles, entry.layers, entry.losses)}
 
 
 def _measure_again(folder: Path, report: Callable[[str], object]) -> None:
