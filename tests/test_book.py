@@ -307,6 +307,15 @@ def test_no_setting_of_the_reader_gets_into_a_page(tmp_path: Path) -> None:
     assert not (tmp_path / "bare/home/.ipython").exists()
 
 
+def sleeping(root: Path) -> Path:
+    """A project of two pages that are not ready before the tests' patience is over."""
+    new_project(root)
+    for name in ("pictures", "sums"):
+        cell = f"```{{code-cell}}\nimport time\ntime.sleep({PATIENCE})\n```\n"
+        (root / f"notebooks/{name}.md").write_text(f"{HEAD}# Sleeping\n\n{cell}")
+    return root
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_build_that_is_ended_leaves_nothing_behind(
     tmp_path: Path, number: signal.Signals
@@ -314,18 +323,35 @@ def test_a_build_that_is_ended_leaves_nothing_behind(
     root, temporary = tmp_path / "project", tmp_path / "temporary"
     for folder in (root, temporary):
         folder.mkdir()
-    telling(root)
-    settings = os.environ | {"TMPDIR": str(temporary)}
+    sleeping(root)
+    settings = os.environ | {"TMPDIR": str(temporary), "OMP_NUM_THREADS": "2"}
     with subprocess.Popen([PROGRAM, "book"], cwd=root, env=settings, stderr=PIPE) as process:
         assert process.stderr is not None
-        while b"Notebook 1 of 1" not in process.stderr.readline():
-            assert process.poll() is None
-        (kernel,) = wait_for(psutil.Process(process.pid).children)
+
+        def both() -> list[psutil.Process]:
+            found = psutil.Process(process.pid).children()
+            return found if len(found) == 2 else []
+
+        kernels = wait_for(both)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 130
         assert b"Traceback" not in process.stderr.read()
-    wait_for(lambda: not kernel.is_running())
+    wait_for(lambda: not any(kernel.is_running() for kernel in kernels))
     assert [*temporary.iterdir(), *(root / "_build").glob("stage-*")] == []
+
+
+def test_the_first_failure_ends_the_other_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = sleeping(tmp_path)
+    sums = PAGES["notebooks/sums.md"].replace("size + 1", "size / 0")
+    (root / "notebooks/sums.md").write_text(sums)
+    monkeypatch.setattr(build.torch, "get_num_threads", lambda: 2)
+    before = psutil.Process().children()
+    with pytest.raises(InputError, match=r"sums.md, cell In \[2\]: ZeroDivisionError"):
+        build_book(root, {})
+    assert psutil.Process().children() == before
+    assert not (root / "_build/executed").exists()
 
 
 @pytest.fixture

@@ -3,8 +3,11 @@
 A build works in a folder of its own in `_build` and replaces `_build/html` only if no page has a
 warning: a failure leaves the last good book. Every executed notebook is kept in `_build/executed`,
 under a name that changes with everything that its outputs depend on. Later builds use it as long
-as the name stays the same. A build that is killed therefore loses only the notebook that was
-running; the runs that this notebook had finished are kept, too.
+as the name stays the same. A build that is killed therefore loses only the notebooks that were
+running; the runs that these had finished are kept, too.
+
+Two notebooks are executed at a time, each with half of the threads: most of what they compute is
+too small to keep two processors busy. Runs that both need are made once, see `sweeps.make_runs`.
 """
 
 import hashlib
@@ -18,14 +21,16 @@ import subprocess
 import sys
 import tempfile
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
 import papermill
+import psutil
 import torch
 import yaml
 from nbclient.exceptions import DeadKernelError
@@ -41,10 +46,12 @@ from styleinv.preflight import preflight
 from styleinv.protocol import CHAPTER_ITERATIONS
 from styleinv.runs.locks import alone
 from styleinv.runs.sweeps import plan_sweep
+from styleinv.terminal import interrupts
 from styleinv_book.parameters import check_parameters, defaults_of
 
 RESULTS, CLAIMS, EXECUTED = "results", "book/claims.yml", "_build/executed"
 START_SECONDS = 600  # for a kernel on a busy machine
+AT_ONCE = 2  # notebooks; more would need more memory
 # The cells to fold away, by their tag, and the fold's title.
 FOLDED = {"parameters": "Parameters", "injected-parameters": "Parameters of this build"}
 
@@ -73,26 +80,31 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
     usual = ChainMap(*defaults.values())
     given = check_parameters(parameters, usual)
     html = root / "_build" / "html"
-    with _own_stage(root / "_build") as stage, no_settings():
+    with _own_stage(root / "_build") as stage, no_settings() as (home, _):
         if "styles" in given:
             _tell_before(ChainMap(given, usual))
         pages = stage / "pages"
         _fill(pages, root)
         given = {name: _copy_in(name, value, root) for name, value in given.items()}
-        shared = _shared_digest(root)
-        executed = set()
-        for number, (source, notebook) in enumerate(notebooks.items(), start=1):
-            _say(f"Notebook {number} of {len(notebooks)}: {source.name}")
-            own = {name: value for name, value in given.items() if name in defaults[source]}
-            kept = root / EXECUTED / _kept_name(source, own, shared)
-            if kept.exists():
-                _say("  kept from the last build")
-            else:
-                result = _execute(notebook, source.name, own, pages / "notebooks")
-                write_text(kept, nbformat.writes(result))
+        shared, own, executed = _shared_digest(root), {}, {}
+        for source in notebooks:
+            own[source] = {name: x for name, x in given.items() if name in defaults[source]}
+            executed[source] = root / EXECUTED / _kept_name(source, own[source], shared)
+        # Those over the reader's styles take longest; short ones are best to fill the end.
+        order = sorted(notebooks, key=lambda source: "styles" not in defaults[source])
+        missing = [source for source in order if not executed[source].exists()]
+        if have := len(notebooks) - len(missing):
+            _say(f"Kept from earlier builds: {have} of {len(notebooks)} notebooks")
+
+        def execute(source: Path) -> None:
+            _say(f"Notebook {missing.index(source) + 1} of {len(missing)}: {source.name}")
+            result = _execute(notebooks[source], source.name, own[source], pages / "notebooks")
+            write_text(executed[source], nbformat.writes(result))
+
+        _two_at_a_time(execute, missing, home)
+        for source, kept in executed.items():
             shutil.copy(kept, pages / "notebooks" / f"{source.stem}.ipynb")
-            executed.add(kept)
-        for path in set((root / EXECUTED).iterdir()) - executed:
+        for path in set((root / EXECUTED).iterdir()) - set(executed.values()):
             path.unlink()
         _render(pages, stage)
         _publish(stage / "_build" / "html", html)
@@ -172,6 +184,36 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _two_at_a_time(execute: Callable[[Path], None], sources: Sequence[Path], home: Path) -> None:
+    """Execute notebooks, each by a kernel that has half of the threads.
+
+    The first error and Ctrl-C end the kernels, whose home is in `home`.
+    """
+    threads = torch.get_num_threads()
+    at_once = min(AT_ONCE, threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads // at_once)
+    failure = None
+    with ThreadPoolExecutor(at_once) as pool, interrupts() as stopped:
+        executions = [pool.submit(execute, source) for source in sources]
+        while going_on := [one for one in executions if not one.done()]:
+            done = wait(going_on, timeout=0.2, return_when=FIRST_EXCEPTION).done
+            failure = failure or next(filter(None, (one.exception() for one in done)), None)
+            if failure or stopped():
+                pool.shutdown(wait=False, cancel_futures=True)
+                _kill_kernels(home)
+    if stopped():
+        raise KeyboardInterrupt
+    if failure:
+        raise failure
+
+
+def _kill_kernels(home: Path) -> None:
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if any(word.startswith(str(home)) for word in child.cmdline()):
+                child.kill()
+
+
 def _execute(
     notebook: nbformat.NotebookNode, name: str, parameters: dict[str, Any], folder: Path
 ) -> nbformat.NotebookNode:
@@ -182,9 +224,9 @@ def _execute(
             None,
             parameters,
             kernel_name="python3",
-            cwd=folder,
+            # Not as `cwd`: papermill would change this process's folder, for all of its threads.
+            resources={"metadata": {"path": str(folder)}},
             progress_bar=False,
-            stdout_file=sys.stderr,
             stderr_file=sys.stderr,
             start_timeout=START_SECONDS,
             shutdown_kernel="immediate",  # all is written; asked politely, a kernel may complain
