@@ -119,6 +119,7 @@ def _tell_before(values: Mapping[str, Any]) -> None:
         losses=tuple(CHAPTER_ITERATIONS),
         encoder=load_encoder(values.get("encoder", "bundled")),
         size=values.get("size"),
+        iterations=[values.get("iterations")],
     )
     _say("\n".join(preflight(tasks, values["styles"])))
 
