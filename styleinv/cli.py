@@ -305,7 +305,7 @@ def book(
 ) -> None:
     """Run every notebook and render the book to _build/html.
 
-    Example: styleinv book -p styles=painting.jpg -p size=128
+    Example: styleinv book -p styles=painting.jpg -p size=256
 
     -p sets a parameter in the grey cell at the top of the pages, for every page that has it. Lists
     take commas, or the same -p again (for a file whose own name has a comma, too); nothing, or
