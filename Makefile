@@ -32,15 +32,17 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Minutes: the methods side by side, then their peers at 64 px. plenoptic races if it is installed.
 bench: env
 	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/peers.py --minutes 6 --sizes 64 --rounds 1 --record _build/peers.json
 
 # Hours, in the background; started again, it goes on where it was. Other weights or images:
 # make bench-full BENCH="--encoder FILE --styles A B C"
 bench-full: env
 	@mkdir -p _build
-	nohup $(BIN)/python benchmarks/full.py $(BENCH) >>_build/bench-full.log 2>&1 &
-	@echo "The record is being made: tail -f _build/bench-full.log"
+	nohup sh -c '$(BIN)/python benchmarks/peers.py && $(BIN)/python benchmarks/sizes.py && $(BIN)/python benchmarks/full.py $(BENCH)' >>_build/bench-full.log 2>&1 &
+	@echo "The records are being made: tail -f _build/bench-full.log"
 
 # The live page, in the browser on this machine.
 explore: env
@@ -77,9 +79,9 @@ chapter: env
 picture: env
 	$(BIN)/python -m styleinv_book.picture
 
-# Needs uv (https://docs.astral.sh/uv/).
+# Needs uv (https://docs.astral.sh/uv/). The peers of `make bench` are in no reader's environment.
 lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --all-extras pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --extra book --extra cluster --extra dev pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf _build _explore .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,8 +16,6 @@ import itertools
 import json
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,8 +128,6 @@ class Bench:
         for cell in self._race_cells():
             if cell["size"] == 64:
                 self._keep("scipy", cell, self._against_scipy)
-        for layer, loss in itertools.product(LAYERS, ("gram", "moment-4", "mmd")):
-            self._keep("memory", self._cell(first, SIZE, layer, loss), self._memory)
         for layer, loss in itertools.product(LAYERS, ("gram", "moment-2")):
             cell = self._cell(first, 64, layer, loss)
             self._keep("bfloat16", cell, lambda cell: in_bfloat16(self._task(cell, FAST), 500))
@@ -238,13 +234,6 @@ class Bench:
             rounds=3,
         )
         return {name: spread(values) for name, values in seconds.items()}
-
-    def _memory(self, cell: Found) -> Found:
-        """Peak resident memory of a process that does nothing but this inversion."""
-        named = [self.source, cell["style"], str(cell["size"]), cell["layer"], cell["loss"]]
-        command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), *named]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-        return {"bytes": int(done.stdout)}
 
     def _race_cells(self) -> list[Found]:
         """Three images at 64 x 64, one at 128 x 128."""

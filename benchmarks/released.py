@@ -79,6 +79,19 @@ def loss_module(name: str, target: Tensor) -> Callable[[Tensor], Tensor]:
     return moment_loss(target, int(name.removeprefix("moment-")))
 
 
+def plain_convolutions(encoder: Encoder) -> list[nn.Conv2d]:
+    """The encoder's 1x1 convolution on the pixels and its four others, as PyTorch has them."""
+    first = nn.Conv2d(3, 3, 1)
+    first.load_state_dict({"weight": encoder.input_weight, "bias": encoder.input_bias})
+    found = [first]
+    for conv in encoder.convs:
+        out, into, *_ = conv.weight.shape
+        plain = nn.Conv2d(into, out, 3, padding=1, padding_mode=encoder.layout.padding)
+        plain.load_state_dict(conv.state_dict())
+        found.append(plain.to(memory_format=torch.contiguous_format))
+    return [conv.requires_grad_(False) for conv in found]
+
+
 class ReleasedAlgorithm:
     """The step loop for one style image, loss and layer, one call of `step` per iteration."""
 
@@ -86,19 +99,9 @@ class ReleasedAlgorithm:
         self, encoder: Encoder, style: Tensor, noise: Tensor, layer: str, loss: str
     ) -> None:
         self.layout = encoder.layout
-        first = nn.Conv2d(3, 3, 1)
-        first.weight.data.copy_(encoder.input_weight)
-        first.bias.data.copy_(encoder.input_bias)
-        first.requires_grad_(False)
-        self.first = first
-        self.convs = []
-        for conv in encoder.convs:
-            out, into, *_ = conv.weight.shape
-            copy = nn.Conv2d(into, out, 3, padding=1, padding_mode=self.layout.padding)
-            copy.load_state_dict(conv.state_dict())
-            # Unlike styleinv's: the weights take part in the gradient.
-            copy.to(memory_format=torch.contiguous_format).requires_grad_(True)
-            self.convs.append(copy)
+        self.first, *self.convs = plain_convolutions(encoder)
+        for conv in self.convs:  # unlike styleinv's, they take part in the gradient
+            conv.requires_grad_(True)
         with torch.no_grad():
             self.losses = [loss_module(loss, features) for features in self._features(style[None])]
         self.index = LAYERS.index(layer)

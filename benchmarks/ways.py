@@ -2,13 +2,16 @@
 
 import copy
 import dataclasses
+import json
 import os
 import platform
+import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -19,6 +22,7 @@ from torch import Tensor
 
 import styleinv
 from styleinv import baselines, optim
+from styleinv.files import write_text
 from styleinv.inversion import Task, noise_image
 from styleinv.losses import make_loss
 from styleinv.protocol import CHAPTER, CHAPTER_ITERATIONS, FAST, RELEASED, SCIPY
@@ -34,6 +38,7 @@ def made_with() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "threads": torch.get_num_threads(),
@@ -41,6 +46,27 @@ def made_with() -> dict[str, Any]:
         "torch": torch.__version__,
         "styleinv": styleinv.__version__,
     }
+
+
+def processor_name() -> str:
+    """What Linux calls the processor; elsewhere, what Python does."""
+    known = Path("/proc/cpuinfo")
+    text = known.read_text(encoding="utf-8") if known.exists() else ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor()
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a record as JSON, each measurement on a line of its own."""
+
+    def written(value: Any) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
+        return json.dumps(value)
+
+    fields = [f"{json.dumps(name)}: {written(value)}" for name, value in record.items()]
+    write_text(path, "{\n " + ",\n ".join(fields) + "\n}\n")
+    print(f"kept in {path}")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -3,19 +3,25 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 # The scripts import each other from their folder, see pyproject.toml.
 import bench
 import busy
 import evaluations
 import full
+import peers
 import pytest
+import sizes
+import torch
 from first_picture import first_picture
 from released import ReleasedAlgorithm
+from torch import Tensor
 from ways import LOSSES, gflop, in_bfloat16
 
 from styleinv.encoder import LAYERS, Encoder
-from styleinv.inversion import noise_image, plan
+from styleinv.inversion import invert, noise_image, plan
+from styleinv.optim import Iterate
 from styleinv.protocol import RELEASED
 from tests.conftest import ROOT
 
@@ -103,3 +109,134 @@ def test_known_evaluations_are_those_of_the_records(
     found = json.loads((tmp_path / "evaluations.json").read_text(encoding="utf-8"))["evaluations"]
     (encoder,) = (name for name, sizes in found.items() if "256" in sizes)
     assert shipped[encoder] == found[encoder]
+
+
+@pytest.fixture(scope="module")
+def race(bundled: Encoder) -> peers.Race:
+    return peers.Race(bundled, 32, "relu_2_1", "gram")
+
+
+@pytest.mark.parametrize("loss", peers.LOSSES)
+@pytest.mark.parametrize("plain", [False, True])
+def test_peers_squared_error_is_the_chapters_loss(bundled: Encoder, loss: str, plain: bool) -> None:
+    """What plenoptic minimises: the mean square over the representation's entries."""
+    race = peers.Race(bundled, 32, "relu_2_1", loss)
+    representation = peers.Representation(race, plain)
+    with torch.no_grad():
+        difference = representation(race.noise) - representation(race.style)
+    assert difference.square().mean().item() == pytest.approx(race.exact(race.noise), rel=1e-4)
+
+
+def test_peers_pictures_are_judged_within_their_bounds(race: peers.Race) -> None:
+    outside = 3 * race.noise - 1
+    assert race.exact(outside) == race.exact(outside.clamp(0, 1)) != race.exact(race.noise)
+
+
+def test_a_look_at_the_picture_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(peers.time, "perf_counter", lambda: now)
+
+    def slow_look(picture: Tensor) -> float:
+        nonlocal now
+        now += 1000
+        return picture.item()
+
+    watch = peers.Watch(slow_look, limit=100)
+    assert not watch.see(torch.tensor(1.0))  # before the start
+    watch.start()
+    for step, loss in enumerate((5.0, 4.0, 5e-3), start=1):
+        now += 10
+        assert not watch.see(torch.tensor(loss)), step
+        now += 0.4
+        assert not watch.see(torch.tensor(0.0))  # too soon to look again
+    assert [loss for _, loss in watch.points] == pytest.approx([5, 4, 5e-3])
+    assert [seconds for seconds, _ in watch.points] == pytest.approx([10, 20.4, 30.8])
+    assert [watch.seconds_to(level) for level in (4.5, 1e-2, 1e-4)] == pytest.approx(
+        [20.4, 30.8, None]
+    )
+    now += 100
+    assert watch.see(torch.tensor(5e-3))
+
+
+def test_peers_that_do_not_get_there_count_with_their_limit() -> None:
+    """By hand: two rounds in which a rival takes 4 and 6 times as long, or ends at a limit."""
+
+    def one(number: int, ours: list[float | None], theirs: list[float | None]) -> dict[str, Any]:
+        methods = {
+            "fast": {"limit": 9, "seconds": ours},
+            "SciPy's L-BFGS-B": {"limit": 24, "seconds": theirs},
+        }
+        cell = {"size": 64, "layer": "relu_1_1", "loss": "gram", "round": number}
+        return {**cell, "date": "2026-01-01", "methods": methods, "curves": {}}
+
+    record = peers.collect([one(1, [1, 2, None], [4, None, 5]), one(2, [1, 3, 4], [6, 15, 5])])
+    (cell,) = record["cells"]
+    assert cell["ratios"]["SciPy's L-BFGS-B"] == [
+        {"median": 5, "low": 4, "high": 6, "at_least": False},
+        {"median": 8.5, "low": 5, "high": 12, "at_least": True},
+        None,  # `fast` did not get there in every round
+    ]
+    assert cell["seconds"]["SciPy's L-BFGS-B"][1] is None
+    assert cell["seconds"]["fast"][1] == {"median": 2.5, "low": 2, "high": 3}
+    of_all = record["means"][-1]
+    assert (of_all["size"], of_all["level"], of_all["bounds"], of_all["cells"]) == (
+        None,
+        None,
+        1,
+        2,
+    )
+    assert of_all["mean"] == pytest.approx((5 * 8.5) ** 0.5)
+
+
+@pytest.mark.parametrize("name", peers.RIVALS)
+def test_peers_lower_the_loss(race: peers.Race, name: str) -> None:
+    if name in peers.PLENOPTIC:
+        pytest.importorskip("plenoptic")
+    watch = peers.Watch(race.exact, limit=0.5)
+    peers.RIVALS[name](race, watch)
+    assert watch.points[-1][1] < 0.99 * race.exact(race.noise)
+
+
+def test_peers_race_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is begun that could outlast the minutes, and nothing is measured twice."""
+    cell = {"size": 32, "layer": "relu_1_1", "loss": "moment-2", "round": 1}
+    small = {"in_order": lambda *_: [cell], "LEVELS": (1.0, 0.5, 0.2), "CURVES_OF": "relu_1_1"}
+    for name, value in {**small, "WORK": tmp_path, "plenoptic_version": lambda: None}.items():
+        monkeypatch.setattr(peers, name, value)
+    record = tmp_path / "peers.json"
+    for minutes, left_out in (("0", 1), ("1", 0), ("0", 0)):
+        peers.main(["--minutes", minutes, "--record", str(record)])
+        assert json.loads(record.read_text())["left_out"] == left_out
+    assert capsys.readouterr().out.count("moment-2") == 2  # left out once, measured once
+    (found,) = json.loads(record.read_text())["cells"]
+    assert found["seconds"].keys() == {"fast", *peers.OTHERS}
+
+
+def test_sizes_measure_until_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_the_goal(iterate: Iterate) -> bool:
+        return iterate.loss <= sizes.LEVEL
+
+    found = sizes.measure(32, "relu_1_1", "gram")
+    run = invert("bundled:strokes", layer="relu_1_1", size=32, callback=at_the_goal)
+    assert found["goal_evaluations"] == run.evaluations <= found["evaluations"]
+    assert found["evaluations"] >= sizes.EVALUATIONS
+    monkeypatch.setattr(sizes, "SECONDS", 0)
+    assert sizes.measure(32, "relu_2_1", "mmd")["goal_seconds"] is None
+
+
+def test_sizes_go_on_where_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cell is a process of its own; one that could outlast the minutes is left out."""
+    small = {"SIZES": (16, 32), "LAYERS": ("relu_1_1",), "LOSSES": ("gram",), "WORK": tmp_path}
+    for name, value in small.items():
+        monkeypatch.setattr(sizes, name, value)
+    record = tmp_path / "sizes.json"
+    sizes.main(["--sizes", "16", "--record", str(record)])
+    monkeypatch.setattr(sizes, "keep", None)  # cannot be called
+    sizes.main(["--minutes", "0.001", "--record", str(record)])
+    found = json.loads(record.read_text())
+    (cell,) = found["cells"]
+    assert (found["left_out"], cell["size"]) == (1, 16)
+    assert cell["peak_bytes"] > 1e8
+    assert sizes.expected({**cell, "size": 32}, [cell]) == 4 * cell["process_seconds"]

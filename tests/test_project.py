@@ -42,9 +42,13 @@ def test_environment_yml_asks_for_what_pyproject_asks_for() -> None:
     assert {name: asked[name] for name in asked.keys() - {"python", "pip"}} == DECLARED
 
 
-def test_the_lock_file_holds_every_requirement() -> None:
+def test_the_lock_file_holds_every_requirement_but_the_peers() -> None:
     lock = (ROOT / "requirements.lock").read_text()
-    assert DECLARED.keys() <= set(re.findall(r"^([\w.-]+)==", lock, re.M))
+    locked = set(re.findall(r"^([\w.-]+)==", lock, re.M))
+    assert DECLARED.keys() <= locked
+    assert versions(EXTRAS["bench"]).keys().isdisjoint(locked)
+    makefile = (ROOT / "Makefile").read_text()
+    assert set(re.findall(r"--extra (\w+)", makefile)) == EXTRAS.keys() - {"bench"}
 
 
 def test_versions_and_fingerprints_agree(bundled: Encoder) -> None:
