@@ -152,7 +152,8 @@ class Task:
             theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
             explain = partial(self._explain, exact)
             budget, seconds = protocol.budget(self.loss, self.layer), protocol.seconds
-            monitor = Monitor(budget, theta, weight, callback, seconds, checkpoint, explain)
+            gain = protocol.least_gains.get(self.loss)
+            monitor = Monitor(budget, theta, weight, callback, seconds, checkpoint, explain, gain)
             start = noise_image(target, protocol, self.seed)
             minimum = minimise([*stages, self._last_stage(exact)], start, protocol, monitor)
             found = vars(minimum) | {"image": minimum.image.float().cpu()}

@@ -173,6 +173,37 @@ class GramLoss(StyleLoss):
         return {"the Gram matrix": gram_matrix(noise_features)}
 
 
+class WhitenedGramLoss(GramLoss):
+    """`GramLoss` with all directions of the Gram matrix alike stiff: a stage on the way to it.
+
+    With G(s) = Q diag(l) Q^T and D = Q^T (G(s) - G(n)) Q,
+
+        L = gamma sum_ij w_ij D_ij^2,   w_ij = 1 / ((l_i + l_j) / (2 l_1) + 0.1).
+
+    Changing the feature maps F by dF changes G = F F^T by F dF^T + dF F^T. Near the style, that
+    map followed by its transpose multiplies direction (i, j) by 2 (l_i + l_j): the exact loss is a
+    thousand times less stiff along some directions than along others, and descent is slow along
+    those. The weights undo this, for eigenvalues down to a tenth of the largest, l_1. They come
+    from the style's Gram matrix alone, and the loss is zero where `GramLoss` is.
+    """
+
+    LEAST = 0.1
+    rotation: Tensor
+    weights: Tensor
+
+    def __init__(self, style_features: Tensor, convention: Convention = "chapter") -> None:
+        super().__init__(style_features, convention)
+        values, rotation = torch.linalg.eigh(self.gram)  # in ascending order
+        relative = values / values[-1]
+        self.register_buffer("rotation", rotation)
+        self.register_buffer("weights", 1 / ((relative[:, None] + relative) / 2 + self.LEAST))
+
+    def forward(self, noise_features: Tensor) -> Tensor:
+        difference = self.gram - fused.gram_matrix(self.check(noise_features))
+        rotated = self.rotation.T @ difference @ self.rotation
+        return self.scale * (self.weights * rotated.square()).sum()
+
+
 class MomentLoss(StyleLoss):
     """Moment loss for N in {1, 2, 3, 4} (equations 1.4 and 1.5).
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from styleinv.checkpoint import Checkpoint
 from styleinv.errors import InputError
 from styleinv.lbfgs import CurvatureHistory
-from styleinv.protocol import Protocol
+from styleinv.protocol import SLOW_AFTER, Protocol
 
 # Image (1, 3, H, W) -> (loss to descend, exact loss), both of that image.
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -103,8 +103,8 @@ class Monitor:
     Stop reasons: ``theta`` (weight x exact loss fell below theta), ``budget`` (all iterations or
     evaluations used up), ``time`` (all seconds used up), ``stopped`` (the callback returned True),
     ``not finite`` (loss became NaN or infinite; the image is the last one with a finite loss),
-    ``stalled`` (no step lowers the loss any more). The MMD as printed, the only loss that can be
-    negative, passes theta when it becomes negative.
+    ``stalled`` (no step lowers the loss any more), ``slow`` (see `has_slowed_down`). The MMD as
+    printed, the only loss that can be negative, passes theta when it becomes negative.
 
     `budget` counts iterations (Adam) or evaluations (all others), over all stages.
 
@@ -119,6 +119,7 @@ class Monitor:
     seconds: float | None = None
     checkpoint: Checkpoint | None = None
     explain: Callable[[Tensor], str] = lambda image: "the loss"
+    least_gain: float | None = None
     stage: Stage = field(init=False)
     iteration: int = 0
     evaluations: int = 0
@@ -128,6 +129,18 @@ class Monitor:
 
     def passed_theta(self, loss: float) -> bool:
         return self.theta is not None and self.weight * loss < self.theta
+
+    def has_slowed_down(self, loss: float) -> bool:
+        """Whether the later half of the evaluations has divided the loss by less than `least_gain`.
+
+        The loss at half the evaluations is the one in the trace at or just before them. Whatever
+        the loss's scale, a run that passes this by little needs to be twice as long for so much.
+        """
+        if self.least_gain is None or self.evaluations < SLOW_AFTER:
+            return False
+        half = self.evaluations / 2
+        before = max((x for x in self.trace if x.evaluations <= half), key=lambda x: x.evaluations)
+        return before.loss < self.least_gain * loss
 
     def is_finite(self, loss: float, image: Tensor) -> bool:
         """Whether the loss of `image` is finite; if not, note the first value that was not.
@@ -177,6 +190,8 @@ class Monitor:
                 return "stopped"
         if self.passed_theta(loss):
             return "theta"
+        if self.has_slowed_down(loss):
+            return "slow"
         return "time" if self.seconds is not None and point.seconds > self.seconds else None
 
     def finish(self, loss: float, image: Tensor, stop_reason: str) -> Minimum:

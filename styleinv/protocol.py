@@ -6,6 +6,8 @@
   and theta, and scales the losses.
 * ``fast``: projected L-BFGS with the pixel bounds [0, 1], for N > 2 by continuation; the default
   for readers;
+* ``whitened``: ``fast`` with a first stage for the Gram matrix, too, and an end to runs that have
+  slowed down;
 * ``scipy``: SciPy's L-BFGS-B with the same bounds and budgets, from noise: the reference for
   ``fast``;
 * ``unbounded``, ``clamped``: `torch.optim.LBFGS` without bounds, and with an image that is clamped
@@ -61,6 +63,9 @@ RELEASED_ITERATIONS: Mapping[str, Mapping[str, int]] = {
     "moment-4": _by_layer(80_000, 160_000, 240_000, 320_000),
 }
 
+# `Protocol.least_gains` count from this evaluation on: a loss may start with a plateau.
+SLOW_AFTER = 200
+
 MOST_ITERATIONS = MOST_SECONDS = 10**9
 
 # The settings that only Adam has.
@@ -111,6 +116,8 @@ class Protocol:
         learning_rate, betas: Adam's.
         memory: number of correction pairs that L-BFGS keeps.
         warmups: per loss and layer, the stages before the exact loss (``"l-bfgs"`` only).
+        least_gains: per loss; a run ends as soon as the later half of its evaluations has divided
+            the loss by less than this, but not before evaluation `SLOW_AFTER`.
         seconds: limit of the wall time, or None. A run that this limit ends is not repeatable.
     """
 
@@ -130,6 +137,7 @@ class Protocol:
     betas: tuple[float, float] = (0.9, 0.999)
     memory: int = 40
     warmups: Mapping[str, Mapping[str, tuple[Warmup, ...]]] = field(default_factory=dict)
+    least_gains: Mapping[str, float] = field(default_factory=dict)
     seconds: float | None = None
 
     @property
@@ -168,6 +176,8 @@ class Protocol:
                 {"loss": warmup.name, "share": warmup.share, "enough": warmup.enough}
                 for warmup in self.warmups_of(loss, layer)
             ]
+        if loss in self.least_gains:
+            found["least_gain"] = self.least_gains[loss]
         return found
 
     def draw_noise(self, style: Tensor, generator: torch.Generator) -> Tensor:
@@ -237,6 +247,7 @@ _THREE = partial(losses.MomentLoss, n_moments=3, compressed=True)
 _FOUR = partial(losses.MomentLoss, n_moments=4, compressed=True)
 THREE_MOMENTS = Warmup("moment-3 compressed", _THREE, share=0.12, enough=1e-6)
 FOUR_MOMENTS = Warmup("moment-4 compressed", _FOUR, share=0.24, enough=1e-6)
+WHITENED_GRAM = Warmup("gram whitened", losses.WhitenedGramLoss, share=0.8, enough=0.0)
 
 FAST = Protocol(
     name="fast",
@@ -257,11 +268,19 @@ FAST = Protocol(
     seconds=1800,
 )
 
+WHITENED = dataclasses.replace(
+    FAST,
+    name="whitened",
+    warmups={**FAST.warmups, "gram": dict.fromkeys(LAYERS, (WHITENED_GRAM,))},
+    least_gains={"gram": 1.5},
+)
 SCIPY = dataclasses.replace(FAST, name="scipy", method="l-bfgs-b", warmups={})
 UNBOUNDED = dataclasses.replace(FAST, name="unbounded", method="l-bfgs unbounded", warmups={})
 CLAMPED = dataclasses.replace(FAST, name="clamped", method="l-bfgs clamped", warmups={})
 
-PROTOCOLS = {own.name: own for own in (CHAPTER, RELEASED, FAST, SCIPY, UNBOUNDED, CLAMPED)}
+PROTOCOLS = {
+    own.name: own for own in (CHAPTER, RELEASED, FAST, WHITENED, SCIPY, UNBOUNDED, CLAMPED)
+}
 
 
 def get_protocol(protocol: str | Protocol) -> Protocol:

@@ -52,6 +52,19 @@ def numpy_gram(s: Array, n: Array) -> float:
     return total / (c**2 * positions**2)
 
 
+def numpy_whitened_gram(s: Array, n: Array) -> float:
+    """The difference along pairs of the style's eigenvectors, each over how stiff it is."""
+    c, positions = s.shape
+    difference = (s @ s.T - n @ n.T) / positions
+    values, vectors = np.linalg.eigh(s @ s.T / positions)
+    total = 0.0
+    for i in range(c):
+        for j in range(c):
+            along = vectors[:, i] @ difference @ vectors[:, j]
+            total += along**2 / ((values[i] + values[j]) / (2 * values.max()) + 0.1)
+    return total / c**2
+
+
 def numpy_moments(x: Array, unit: Array | None = None) -> list[Array]:
     """M_1 to M_4; skewness and kurtosis in another unit than the deviation, if one is given."""
     mean, deviation = x.mean(axis=1), np.sqrt(x.var(axis=1, ddof=1) + 1e-5)
@@ -104,11 +117,13 @@ EVERY_LOSS: dict[str, Callable[[Tensor], StyleLoss]] = {
 EVERY_LOSS |= {
     warmup.name: warmup.make
     for protocol in [*PROTOCOLS.values(), *ABLATION.values()]
-    for stages in protocol.warmups.get("moment-4", {}).values()
+    for by_layer in protocol.warmups.values()
+    for stages in by_layer.values()
     for warmup in stages
 }
 REFERENCES: dict[str, Callable[[Array, Array], float]] = {
     "gram chapter": numpy_gram,
+    "gram whitened": numpy_whitened_gram,
     "gram released": lambda s, n: numpy_gram(s, n) / s.shape[0] ** 2,
     "moment-1 chapter": lambda s, n: numpy_moment_loss(s, n, 1),
     "moment-2 chapter": lambda s, n: numpy_moment_loss(s, n, 1, 1),

@@ -214,6 +214,19 @@ def test_steps_that_round_to_nothing_end_the_run() -> None:
     assert result.evaluations < 300
 
 
+@pytest.mark.parametrize(("power", "end"), [(0.5, 200), (0.4, 200), (0.7, None)])
+def test_a_run_that_has_slowed_down_ends(power: float, end: int | None) -> None:
+    """The loss falls like a power of the evaluations, whose doubling divides it by 2 ** power."""
+    monitor = Monitor(1000, None, least_gain=1.5)
+    monitor.stage = stage(valley)
+    ends = []
+    for evaluations in range(1, 1000):
+        monitor.iteration = monitor.evaluations = evaluations
+        if monitor.see(evaluations**-power, start()) == "slow":
+            ends.append(evaluations)
+    assert ends[:1] == ([] if end is None else [end])
+
+
 def test_a_stage_keeps_to_its_share() -> None:
     hard = [stage(valley, name, budget=7) for name in "ab"]
     result = minimise([*hard, stage(constant(1.0), "c")], start(), FAST, Monitor(20, 0.0))

@@ -55,6 +55,8 @@ class Settings(Plain, frozen=True):
     # Only L-BFGS has these.
     memory: int | UnsetType = UNSET
     warmups: tuple[WarmupStage, ...] | UnsetType = UNSET
+    # Only `whitened` has this.
+    least_gain: Number | UnsetType = UNSET
     # Only Adam has these.
     extra_rounds: int | UnsetType = UNSET
     extra_iterations: int | UnsetType = UNSET
