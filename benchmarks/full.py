@@ -34,6 +34,7 @@ from ways import (
     seconds_per_call,
     spread,
     take_turns,
+    today,
 )
 
 import styleinv
@@ -267,7 +268,7 @@ class Bench:
         path, shown = self._path(part, cell), _shown(cell)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "results": RESULTS_VERSION}
+            made = {"date": today(), "results": RESULTS_VERSION}
             text = json.dumps(shown | measure(cell) | made, indent=1) + "\n"
             write_text(path, text)
             print(f"{datetime.now(UTC):%H:%M:%S} {part} {path.stem}", flush=True)

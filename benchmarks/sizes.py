@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ways import made_with, write_record
+from ways import made_with, today, write_record
 
 from styleinv import LAYERS
 from styleinv.files import write_text
@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     ends = time.monotonic() + 60 * asked.minutes
     cells = [
         {"size": size, "layer": layer, "loss": loss}
-        for size, loss, layer in itertools.product(SIZES, LOSSES, LAYERS)
+        for size, layer, loss in itertools.product(SIZES, LAYERS, LOSSES)
     ]
     found: list[Found] = []
     for cell in cells:
@@ -69,8 +69,12 @@ def main(words: Sequence[str]) -> None:
         if path.exists():
             found.append(json.loads(path.read_text(encoding="utf-8")))
     settings = {"style": STYLE, "level": LEVEL, "seconds": SECONDS}
-    left_out = len(cells) - len(found)
-    write_record(asked.record, {**made, **settings, "left_out": left_out, "cells": found})
+    summary = {
+        "left_out": len(cells) - len(found),
+        "dates": sorted({cell["date"] for cell in found}),
+        "cells": found,
+    }
+    write_record(asked.record, {**made, **settings, **summary})
 
 
 def expected(cell: Found, found: Sequence[Found]) -> float:
@@ -88,7 +92,8 @@ def keep(path: Path, cell: Found) -> None:
     command = [sys.executable, __file__, "--cell", *(str(value) for value in cell.values())]
     started = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
-    found = {**cell, **json.loads(done.stdout), "process_seconds": time.monotonic() - started}
+    made = {"date": today(), "process_seconds": time.monotonic() - started}
+    found = {**cell, **json.loads(done.stdout), **made}
     write_text(path, json.dumps(found) + "\n")
     print(*cell.values(), *(f"{name} {value}" for name, value in found.items()), flush=True)
 

@@ -48,6 +48,10 @@ def made_with() -> dict[str, Any]:
     }
 
 
+def today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
+
+
 def processor_name() -> str:
     """What Linux calls the processor; elsewhere, what Python does."""
     known = Path("/proc/cpuinfo")
