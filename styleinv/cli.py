@@ -309,8 +309,8 @@ def book(
     Example: styleinv book -p styles=painting.jpg -p size=256
 
     -p sets a parameter in the grey cell at the top of the pages, for every page that has it. Lists
-    take commas, or the same -p again (for a file whose own name has a comma, too); nothing, or
-    None, is no value. --parameters-file reads them from a file instead.
+    take commas, or the same -p again (for a file whose own name has a comma, too).
+    --parameters-file reads them from a file instead.
     """
     with _needs("book"):
         from styleinv_book.build import build_book

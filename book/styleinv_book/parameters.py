@@ -1,7 +1,7 @@
 """The notebooks' parameters: which variables a reader may set, and to which values.
 
 A parameter is a variable of a notebook's cell tagged "parameters". The type of its value there
-decides what is allowed: a text, a whole number, None or a whole number, or a list of one of these.
+decides what is allowed: a text, a whole number, or a list of one of these.
 """
 
 import ast
@@ -20,8 +20,6 @@ from styleinv.encoder import DOWNLOADED, load_encoder
 from styleinv.errors import InputError, one_of, shorten, whole_number
 from styleinv.images import load_style
 from styleinv.styles import LARGEST_SEED, MIN_SIZE
-
-NOTHING = ("", "none", "null", "~")  # how a parameter is said to have no value
 
 
 def read_parameters(assignments: Sequence[str], file: Path | None) -> dict[str, Any]:
@@ -94,12 +92,9 @@ def _convert(default: Any, name: str, value: Any) -> Any:
         if not isinstance(value, str) or not value.strip():
             raise InputError(f"parameter {name!r} is {shorten(value)}, but must be a text")
         return value if os.path.isfile(value) else os.path.expanduser(value.strip())
-    if default is None and str(value).strip().lower() in NOTHING:
-        return None
     with suppress(ValueError):  # a text that is no number is refused below
         value = int(value) if isinstance(value, str) else value
-    allowed = "" if default is not None else ", if it is not None,"
-    return whole_number(f"parameter {name!r}{allowed}", value, 0, LARGEST_SEED)
+    return whole_number(f"parameter {name!r}", value, 0, LARGEST_SEED)
 
 
 def _as_list(value: Any) -> list[Any]:
