@@ -131,16 +131,20 @@ class Monitor:
         return self.theta is not None and self.weight * loss < self.theta
 
     def has_slowed_down(self, loss: float) -> bool:
-        """Whether the later half of the evaluations has divided the loss by less than `least_gain`.
+        """Whether the later half of the stage has divided the loss by less than `least_gain`.
 
-        The loss at half the evaluations is the one in the trace at or just before them. Whatever
-        the loss's scale, a run that passes this by little needs to be twice as long for so much.
+        Halves are counted in evaluations; the loss in the middle is that of the trace at or just
+        before it.
         """
-        if self.least_gain is None or self.evaluations < SLOW_AFTER:
+        own = [point for point in self.trace if point.stage == self.stage.name]
+        if self.least_gain is None or not own:
             return False
-        half = self.evaluations / 2
-        before = max((x for x in self.trace if x.evaluations <= half), key=lambda x: x.evaluations)
-        return before.loss < self.least_gain * loss
+        began = own[0].evaluations
+        if self.evaluations - began < SLOW_AFTER:
+            return False
+        middle = (began + self.evaluations) / 2
+        before = [point.loss for point in own if point.evaluations <= middle]
+        return before[-1] < self.least_gain * loss
 
     def is_finite(self, loss: float, image: Tensor) -> bool:
         """Whether the loss of `image` is finite; if not, note the first value that was not.
@@ -325,7 +329,10 @@ def l_bfgs(stages: Sequence[Stage], start: Tensor, protocol: Protocol, monitor: 
         if number > descent.number:
             descent.begin(number, min(stage.budget, monitor.budget - monitor.evaluations))
         reason = descent.run()
-        if reason not in ("budget", "enough", "stalled") or monitor.evaluations >= monitor.budget:
+        if (
+            reason not in ("budget", "enough", "stalled", "slow")
+            or monitor.evaluations >= monitor.budget
+        ):
             break
     return monitor.finish(*descent.loss_and_image(), reason)
 

@@ -2,7 +2,8 @@
 
 The seconds of one evaluation are measured by a few; how many evaluations a run takes until it ends
 is known for two encoders from finished runs (`evaluations.json`, which benchmarks/evaluations.py
-makes). For others there is only the budget.
+makes). For others there is only the budget. Where no finished run got to theta, that is said
+(`out_of_reach.json`, which benchmarks/out_of_reach.py makes).
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from styleinv.machine import duration
 from styleinv.protocol import FAST
 
 KNOWN = Path(__file__).with_name("evaluations.json")
+OUT_OF_REACH = Path(__file__).with_name("out_of_reach.json")
 # A probe is a run of so many evaluations, or of so many seconds if these are over first.
 PROBE, PROBE_SECONDS = 10, 5.0
 
@@ -98,8 +100,32 @@ def preflight(tasks: Sequence[Task], styles: Iterable[str | Path], fit: Fit = "c
     return [
         *(describe(style, size, fit) for style in styles),
         f"{memory}.",
+        *dict.fromkeys(f"{warning}." for task in tasks if (warning := out_of_reach(task))),
         f"{forecast(tasks[0]) if len(tasks) == 1 else _together(tasks)}.",
     ]
+
+
+def out_of_reach(task: Task) -> str | None:
+    """A sentence without a full stop where no finished run like this one got to theta, or None.
+
+    It counts what is known of pictures of this size or larger: smaller ones have fewer values for
+    the same Gram matrix, and end at higher losses.
+    """
+    protocol, theta = task.protocol, task.protocol.theta_of(task.loss)
+    if task.loss != "gram" or protocol.convention != FAST.convention or theta is None:
+        return None
+    sizes = _known_out_of_reach().get(task.encoder.sha256, {}).get(task.layer, {})
+    side = math.sqrt(task.style[0].numel())
+    if (size := min((int(size) for size in sizes if int(size) >= side), default=None)) is None:
+        return None
+    known = sizes[str(size)]
+    if known["least"] < theta:
+        return None
+    return (
+        f"Theta, {theta:g}, is hardly in reach: at {size} x {size}, none of {known['runs']} runs "
+        f"of `{FAST.name}` brought the Gram matrix of {task.layer} to it. They ended at "
+        f"{known['least']:.0e} to {known['most']:.0e}, and smaller pictures end higher"
+    )
 
 
 def _together(tasks: Sequence[Task]) -> str:
@@ -169,6 +195,13 @@ def _known_evaluations(task: Task) -> Range | None:
     side = math.sqrt(task.style[0].numel())
     nearest = min(cells, key=lambda size: abs(math.log(size / side)))
     return Range(*cells[nearest])
+
+
+@functools.cache
+def _known_out_of_reach() -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Encoder's SHA-256, layer and size -> number of runs, their least and highest loss."""
+    found = json.loads(OUT_OF_REACH.read_text(encoding="utf-8"))
+    return dict(found)
 
 
 @functools.cache

@@ -63,7 +63,7 @@ RELEASED_ITERATIONS: Mapping[str, Mapping[str, int]] = {
     "moment-4": _by_layer(80_000, 160_000, 240_000, 320_000),
 }
 
-# `Protocol.least_gains` count from this evaluation on: a loss may start with a plateau.
+# Evaluations of a stage before `Protocol.least_gains` count: a loss may start with a plateau.
 SLOW_AFTER = 200
 
 MOST_ITERATIONS = MOST_SECONDS = 10**9
@@ -116,8 +116,8 @@ class Protocol:
         learning_rate, betas: Adam's.
         memory: number of correction pairs that L-BFGS keeps.
         warmups: per loss and layer, the stages before the exact loss (``"l-bfgs"`` only).
-        least_gains: per loss; a run ends as soon as the later half of its evaluations has divided
-            the loss by less than this, but not before evaluation `SLOW_AFTER`.
+        least_gains: per loss; a stage ends as soon as the later half of its evaluations has
+            divided the exact loss by less than this, but not before the first `SLOW_AFTER`.
         seconds: limit of the wall time, or None. A run that this limit ends is not repeatable.
     """
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from styleinv import optim
 from styleinv.encoder import LAYERS
 from styleinv.optim import Iterate, Minimum, Monitor, Stage, minimise
 from styleinv.protocol import (
@@ -214,7 +215,7 @@ def test_steps_that_round_to_nothing_end_the_run() -> None:
     assert result.evaluations < 300
 
 
-@pytest.mark.parametrize(("power", "end"), [(0.5, 200), (0.4, 200), (0.7, None)])
+@pytest.mark.parametrize(("power", "end"), [(0.5, 201), (0.4, 201), (0.7, None)])
 def test_a_run_that_has_slowed_down_ends(power: float, end: int | None) -> None:
     """The loss falls like a power of the evaluations, whose doubling divides it by 2 ** power."""
     monitor = Monitor(1000, None, least_gain=1.5)
@@ -225,6 +226,23 @@ def test_a_run_that_has_slowed_down_ends(power: float, end: int | None) -> None:
         if monitor.see(evaluations**-power, start()) == "slow":
             ends.append(evaluations)
     assert ends[:1] == ([] if end is None else [end])
+
+
+def test_a_stage_that_has_slowed_down_makes_room_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It descends, but the exact loss stays what it is."""
+
+    def objective(image: Tensor) -> tuple[Tensor, Tensor]:
+        return valley(image), torch.ones((), dtype=image.dtype)
+
+    monkeypatch.setattr(optim, "SLOW_AFTER", 50)
+    stages = [Stage("first", objective), stage(constant(1.0), "second")]
+    seen: list[Iterate] = []
+    result = minimise(stages, start(), FAST, Monitor(1000, 0.0, 1.0, seen.append, least_gain=1.5))
+    last = [iterate.evaluations for iterate in seen if iterate.stage == "first"][-1]
+    assert 51 <= last < 60
+    assert (seen[-1].stage, result.stop_reason) == ("second", "stalled")
 
 
 def test_a_stage_keeps_to_its_share() -> None:

@@ -1,5 +1,6 @@
 """What is said before a run: the image, the memory, the time."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from styleinv.encoder import Encoder
 from styleinv.images import describe
 from styleinv.inversion import Task, plan
 from styleinv.preflight import Range, forecast
+from styleinv.protocol import FAST
 
 
 @pytest.fixture
@@ -58,6 +60,29 @@ def test_seconds_are_evaluations_times_what_one_takes(
     ends[800] = "takes about 13:20 min (6:40 min to 20:00 min): 400 evaluations of 2,000 ms"
     ends[16] = "takes 7.0 s to 27 s, because pictures differ: 7 to 9 evaluations of 2,000 ms"
     assert str(found).startswith(f"The run {ends.get(seconds[1], 'takes ')}")
+
+
+def test_says_where_theta_is_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch, bundled: Encoder
+) -> None:
+    """As far as finished runs of this size, or larger, show it; a higher theta is another thing."""
+    known = {size: {"runs": 6, "least": 2e-4, "most": 5e-3} for size in ("32", "64")}
+    found = {bundled.sha256: {"relu_2_1": known}}
+    monkeypatch.setattr(preflight, "_known_out_of_reach", lambda: found)
+
+    def warning(**asked: object) -> str | None:
+        asked = {"layer": "relu_2_1", "encoder": bundled, "size": 40, **asked}
+        return preflight.out_of_reach(plan("bundled:dots", **asked))
+
+    expected = "Theta, 1e-05, is hardly in reach: at 64 x 64, none of 6 runs of `fast` brought"
+    assert (warning() or "").startswith(expected)
+    assert "at 32 x 32" in (warning(size=32) or "")
+    for other in ({"size": 65}, {"layer": "relu_1_2"}, {"loss": "mmd"}, {"protocol": "released"}):
+        assert warning(**other) is None
+    assert warning(protocol=dataclasses.replace(FAST, theta=1e-3)) is None
+    tasks = 2 * [plan("bundled:dots", layer="relu_2_1", encoder=bundled, size=16)]
+    lines = preflight.preflight(tasks, ["bundled:dots"])
+    assert sum(line.startswith("Theta") for line in lines) == 1
 
 
 @pytest.mark.usefixtures("known")
