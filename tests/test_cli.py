@@ -88,14 +88,15 @@ def test_check_tells_of_each_image_and_makes_nothing(run: Run, tmp_path: Path) -
     Image.radial_gradient("L").save("good.png")
     code, printed, said = run("check", "good.png", "bundled:dots", "--size", 16, "--iterations", 3)
     assert (code, said) == (0, "")
-    good, memory, time, dots, *_ = printed.splitlines()
+    good, memory, theta, time, dots, *_ = printed.splitlines()
     assert good.startswith("good.png: PNG, L, no colour profile, no alpha, 256 x 256 pixels. It is")
     assert dots.startswith("bundled:dots: a painted style, 16 x 16 pixels")
     assert memory.startswith("The run needs about ")
+    assert theta.startswith("Theta, 1e-05, is hardly in reach")
     assert time.startswith("The run takes about ")
     assert "3 evaluations" in time
     code, printed, said = run("check", "absent.png", "good.png", "--size", 16)
-    assert (code, len(printed.splitlines())) == (2, 3)  # the others are checked all the same
+    assert (code, len(printed.splitlines())) == (2, 4)  # the others are checked all the same
     assert said.startswith("Error: image 'absent.png' is not an existing file")
     assert [file.name for file in tmp_path.iterdir()] == ["good.png"]
 
