@@ -9,7 +9,9 @@ from typing import Any
 import bench
 import busy
 import evaluations
+import floor
 import full
+import out_of_reach
 import peers
 import pytest
 import sizes
@@ -19,8 +21,9 @@ from released import ReleasedAlgorithm
 from torch import Tensor
 from ways import LOSSES, gflop, in_bfloat16
 
-from styleinv.encoder import LAYERS, Encoder
+from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.inversion import invert, noise_image, plan
+from styleinv.losses import GramLoss, gram_matrix
 from styleinv.optim import Iterate
 from styleinv.protocol import RELEASED
 from tests.conftest import ROOT
@@ -97,6 +100,57 @@ def test_busy_measures_each_way_alone_and_beside(
     assert (row["size"], row["way"]) == (64, "OMP_WAIT_POLICY=PASSIVE")
     assert row["beside"]["median"] > 0 < row["alone"]["median"]
     assert row["alone_to_first"]["median"] == 1
+
+
+@pytest.mark.parametrize(("layer", "size"), [("relu_1_1", 32), ("relu_2_2", 16)])
+def test_jacobian_of_the_gram_matrix_is_that_of_autograd(layer: str, size: int) -> None:
+    """Along a random combination of the residuals; and their squares add up to the loss."""
+    encoder = load_encoder("bundled", dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    style, image = torch.rand(2, 3, size, size, generator=generator, dtype=torch.float64)
+    features = encoder(style[None], layer)
+    target = gram_matrix(features)
+    with torch.no_grad():
+        found = floor.jacobian(encoder, layer, image)
+        residuals = floor.residuals(encoder, layer, image, target)
+    weights = torch.rand(found.shape[1], generator=generator, dtype=torch.float64)
+    image.requires_grad_()
+    difference = gram_matrix(encoder.forward(image[None], layer)) - target
+    (expected,) = torch.autograd.grad(floor.upper(difference / len(target)) @ weights, image)
+    largest = expected.abs().max().item()
+    torch.testing.assert_close(found @ weights, expected.flatten(), rtol=0, atol=1e-5 * largest)
+    loss = GramLoss(features)(encoder(image.detach()[None], layer)).item()
+    assert residuals.square().sum().item() == pytest.approx(loss)
+
+
+def test_floor_descends_and_looks_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The model's promise of a short step is kept; what the record has is not made again."""
+    small = {"STYLES": ("bundled:dots",), "SIZES": (16,), "LAYERS": ("relu_1_1",), "EVALUATIONS": 9}
+    small |= {"JACOBIANS": ((16, "relu_1_1"),), "DAMPINGS": (1e-4, 1e4), "COMPARED_SIZE": 16}
+    small |= {"RECORD": tmp_path / "floor.json", "PICTURES": tmp_path}
+    for name, value in small.items():
+        monkeypatch.setattr(floor, name, value)
+    floor.main(["bundled"])
+    first = floor.RECORD.read_text()
+    descents = json.loads(first)["descents"]
+    assert [x["protocol"] for x in descents.values()] == ["fast", "whitened"]
+    for descent in descents.values():
+        far, near = descent["steps"]
+        assert near["rms"] < far["rms"]
+        assert near["loss"] < descent["loss"]
+        assert near["loss"] == pytest.approx(near["promised"], rel=1e-4)
+        assert descent["ranks"][-1] == min(descent["free"], descent["constraints"])
+    floor.main(["bundled"])
+    assert floor.RECORD.read_text() == first
+
+
+def test_out_of_reach_is_what_the_records_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shipped = out_of_reach.OUT_OF_REACH.read_text(encoding="utf-8")
+    monkeypatch.setattr(out_of_reach, "OUT_OF_REACH", tmp_path / "out_of_reach.json")
+    out_of_reach.main([str(ROOT / "results" / "runs")])
+    assert (tmp_path / "out_of_reach.json").read_text(encoding="utf-8") == shipped
 
 
 def test_known_evaluations_are_those_of_the_records(
