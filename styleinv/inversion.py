@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -130,6 +131,8 @@ class Task:
     ) -> "Inversion":
         """Run the inversion. `callback` gets every `Iterate` and stops the run by returning True.
 
+        On CUDA, Adam shows `callback` only what the host looks at (`styleinv.adam.LOOK_EVERY`).
+
         If `checkpoint` has been written before, the run continues from there and ends with the same
         bits as if it had never been interrupted. SciPy's and PyTorch's L-BFGS write no checkpoints.
 
@@ -138,26 +141,39 @@ class Task:
                 cannot be written.
         """
         self.check_memory()
-        protocol, device = self.protocol, self.encoder.device
-        with own_settings(device), reuse_freed_memory():
-            # A copy, because a tensor that was made in inference mode has no gradients.
-            target = self.style.to(device, self.encoder.dtype, copy=True)[None]
-            with torch.no_grad():
-                features = self.encoder.forward(target, self.layer)
-                self._check_that_it_sees(features)
-                exact = make_loss(self.loss, features, protocol.convention, self.alpha)
-                warmups = protocol.warmups_of(self.loss, self.layer)
-                stages = [self._warm_up(warmup, target, exact) for warmup in warmups]
-            self._warn_of_negative_psi(exact.negative_orders)
-            theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
-            explain = partial(self._explain, exact)
-            budget, seconds = protocol.budget(self.loss, self.layer), protocol.seconds
-            gain = protocol.least_gains.get(self.loss)
-            monitor = Monitor(budget, theta, weight, callback, seconds, checkpoint, explain, gain)
-            start = noise_image(target, protocol, self.seed)
-            minimum = minimise([*stages, self._last_stage(exact)], start, protocol, monitor)
-            found = vars(minimum) | {"image": minimum.image.float().cpu()}
-        return Inversion(**found, task=self, negative_psi=exact.negative_orders)
+        with self.settings():
+            begun = self.begin(callback, checkpoint)
+            return begun.ended(minimise(begun.stages, begun.start, self.protocol, begun.monitor))
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """What a run is begun and computed in: no setting of the process changes its result."""
+        with own_settings(self.encoder.device), reuse_freed_memory():
+            yield
+
+    def begin(
+        self,
+        callback: Callable[[Iterate], object] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> "Begun":
+        """Everything up to the first evaluation; arguments and errors as in `run`."""
+        protocol = self.protocol
+        # A copy, because a tensor that was made in inference mode has no gradients.
+        target = self.style.to(self.encoder.device, self.encoder.dtype, copy=True)[None]
+        with torch.no_grad():
+            features = self.encoder.forward(target, self.layer)
+            self._check_that_it_sees(features)
+            exact = make_loss(self.loss, features, protocol.convention, self.alpha)
+            warmups = protocol.warmups_of(self.loss, self.layer)
+            stages = [self._warm_up(warmup, target, exact) for warmup in warmups]
+        self._warn_of_negative_psi(exact.negative_orders)
+        theta, weight = protocol.theta_of(self.loss), protocol.weight(self.loss)
+        explain = partial(self._explain, exact)
+        budget, seconds = protocol.budget(self.loss, self.layer), protocol.seconds
+        gain = protocol.least_gains.get(self.loss)
+        monitor = Monitor(budget, theta, weight, callback, seconds, checkpoint, explain, gain)
+        start = noise_image(target, protocol, self.seed)
+        return Begun(self, exact, [*stages, self._last_stage(exact)], start, monitor)
 
     def _check_that_it_sees(self, features: Tensor) -> None:
         """Refuse a layer that is 0 for this style: the noise would pass for its inversion."""
@@ -173,7 +189,7 @@ class Task:
             warnings.warn(
                 f"{self.style_name}: {named} of {self.layer} is negative on average; its psi "
                 "takes the absolute value, where the printed one would have no lower bound",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _warm_up(self, warmup: Warmup, target: Tensor, exact: StyleLoss) -> Stage:
@@ -211,14 +227,33 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """A task that is about to be minimised: its loss, the stages to it, and where it starts."""
+
+    task: Task
+    exact: StyleLoss
+    stages: list[Stage]
+    start: Tensor
+    monitor: Monitor
+
+    def ended(self, minimum: Minimum, together: int = 1) -> "Inversion":
+        """The task's result, from where its minimisation ended."""
+        found = vars(minimum) | {"image": minimum.image.float().cpu()}
+        negative = self.exact.negative_orders
+        return Inversion(**found, task=self.task, negative_psi=negative, together=together)
+
+
+@dataclass(frozen=True)
 class Inversion(Minimum):
     """The result of a task: the minimum found, its image as float32 on the CPU, and the task.
 
-    `negative_psi` lists the moments whose psi is an absolute value (see `MomentLoss`).
+    `negative_psi` lists the moments whose psi is an absolute value (see `MomentLoss`). `together`
+    is the largest number of runs that shared its seconds (see `styleinv.batch`).
     """
 
     task: Task
     negative_psi: tuple[int, ...]
+    together: int = 1
 
 
 class Asked(TypedDict, total=False):
@@ -265,7 +300,8 @@ def invert(
             ``fast``, none where `iterations` is given).
         alpha: kernel width of ``mmd`` and ``mmd-random`` (default 0.1).
         device: ``cpu`` (default), ``cuda``, ...; an encoder already loaded stays on its own.
-        callback: called with every `Iterate`; return True to stop the run.
+        callback: called with every `Iterate` (Adam on CUDA: with few of them, see `styleinv.adam`);
+            return True to stop the run.
         checkpoint: a file, ending in .checkpoint, in which the run saves its state. If it exists,
             the run continues from it; it is removed when the run has ended.
         checkpoint_every: seconds between two checkpoints, 0 to 86,400.

@@ -1,6 +1,6 @@
 """Minimise a loss over the pixels of an image, which stay in [0, 1].
 
-* `adam`: as the chapter has it;
+* `styleinv.adam`: as the chapter has it;
 * `l_bfgs`: a projected limited-memory BFGS method, on the image's device.
 
 Both walk through `Stage`s, report every iterate to a `Monitor` and stop when it says so. They can
@@ -183,11 +183,16 @@ class Monitor:
         optimiser: dict[str, Any] = state["optimiser"]
         return optimiser
 
-    def see(self, loss: float, image: Tensor) -> str | None:
-        """Note an iterate; returns the reason to stop, or None to go on."""
+    def note(self, loss: float) -> TracePoint:
+        """An iterate, which the trace gets where it is due."""
         point = self._point(loss)
         if self._is_due(point):
             self.trace.append(point)
+        return point
+
+    def see(self, loss: float, image: Tensor) -> str | None:
+        """Note an iterate; returns the reason to stop, or None to go on."""
+        point = self.note(loss)
         if self.callback is not None:
             iterate = Iterate(**vars(point), image=image.detach()[0])
             if self.callback(iterate) is True:
@@ -234,69 +239,14 @@ def minimise(
     """
     if protocol.method == "l-bfgs":
         return l_bfgs(stages, start, protocol, monitor)
+    # Imported here because these modules build on this one; SciPy is slow to import besides.
     if protocol.method == "adam":
+        from styleinv.adam import adam
+
         return adam(stages[-1], start, protocol, monitor)
-    # Imported here because only these methods need SciPy, which is slow to import.
     from styleinv.baselines import minimise_by_rival
 
     return minimise_by_rival(stages[-1], start, protocol, monitor)
-
-
-def adam(stage: Stage, start: Tensor, protocol: Protocol, monitor: Monitor) -> Minimum:
-    """Adam (Kingma and Ba 2015) with the chapter's stopping rule.
-
-    One iteration: clamp the image to [0, 1], evaluate the loss, stop if weight x loss is below
-    theta, else step along the gradient of weight x loss. At the end of the budget the loss decides
-    whether a round of further steps follows, with the same state of Adam.
-    """
-    monitor.stage = stage
-    image = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam(
-        [image], lr=protocol.learning_rate, betas=protocol.betas, fused=True
-    )
-    seen, loss = start.clamp(0, 1), math.inf  # the last image with a finite loss, and its loss
-    if (saved := monitor.take_up()) is not None:
-        image.detach().copy_(saved["image"])
-        optimizer.load_state_dict(saved["optimizer"])
-        seen, loss = saved["seen"].to(image), saved["loss"]
-        for generator, drawn in zip(stage.generators, saved["draws"], strict=True):
-            generator.set_state(drawn)
-    while True:
-        state = {
-            "image": image.detach(),
-            "optimizer": optimizer.state_dict(),
-            "seen": seen,
-            "loss": loss,
-            "draws": [generator.get_state() for generator in stage.generators],
-        }
-        monitor.keep(state)
-        with torch.no_grad():
-            image.clamp_(0, 1)
-        value, _ = stage.objective(image)
-        monitor.evaluations = monitor.iteration + 1
-        if not monitor.is_finite(value.item(), image):
-            return monitor.finish(loss, seen, "not finite")
-        seen, loss = image.detach().clone(), value.item()
-        reason = monitor.see(loss, seen) or _budget_reason(protocol, monitor, loss)
-        if reason == "stopped":  # no step was made, so the next run evaluates the same image again
-            monitor.keep(state, at_once=True)
-        if reason is not None:
-            return monitor.finish(loss, seen, reason)
-        optimizer.zero_grad()
-        torch.autograd.backward(monitor.weight * value)
-        optimizer.step()
-        monitor.iteration += 1
-
-
-def _budget_reason(protocol: Protocol, monitor: Monitor, loss: float) -> str | None:
-    """Reason ``budget`` where Adam's budget and its rounds of extra iterations are over, or None.
-
-    At the end of the budget and of each round, another round follows if one is left and the loss
-    is too high.
-    """
-    rounds, rest = divmod(monitor.iteration - monitor.budget, protocol.extra_iterations)
-    is_over = rounds >= protocol.extra_rounds or monitor.weight * loss <= protocol.extra_above
-    return "budget" if rounds >= 0 and rest == 0 and is_over else None
 
 
 # The Armijo condition requires this fraction of the decrease that the gradient predicts.
