@@ -216,6 +216,7 @@ def sweep(
     tls_cert: Annotated[Path | None, Option(help="Your certificate for it, PEM.")] = None,
     tls_key: Annotated[Path | None, Option(help="Your key for it, PEM.")] = None,
     threads: Annotated[int | None, Option(help="Threads per run, see above.")] = None,
+    batch: Annotated[int | None, Option(help="Most runs side by side, see above.")] = None,
     checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
 ) -> None:
     """Invert every style through every loss at every layer; what is there already is kept.
@@ -233,6 +234,10 @@ def sweep(
     only its own processes have. --scheduler tls://HOST:PORT takes yours from --tls-ca, --tls-cert
     and --tls-key, or from Dask's own configuration; tcp://HOST:PORT has none.
 
+    With `chapter` and `released`, runs of one layer and size share their passes through the encoder
+    where that is faster: on a GPU, and for small pictures. --batch says how many at most, 1: none.
+    Each ends as it would alone; its seconds are those of all of them. Workers make single runs.
+
     Ctrl-C finishes the current iteration; the same command then continues.
     """
     from styleinv.runs import store
@@ -243,6 +248,7 @@ def sweep(
         raise InputError("sweep needs either --style, once or more, or --reference")
     check_seconds("checkpoint-every", checkpoint_every)
     if reference is None:
+        _check_batch(batch, protocol)
         tasks = plan_sweep(
             style or [],
             layers=layer or LAYERS,
@@ -258,7 +264,7 @@ def sweep(
         terminal.interrupts() as asked_to_stop,
         _cluster(workers, scheduler, threads, tls) as cluster,
     ):
-        execution = Execution(asked_to_stop, checkpoint_every, cluster)
+        execution = Execution(asked_to_stop, checkpoint_every, cluster, batch)
         if reference is None:
             _make_out(out)
             if missing := [task for task in tasks if not store.path_of(task, out).exists()]:
@@ -272,6 +278,16 @@ def sweep(
         report(GOES_ON)
         raise typer.Exit(130)
     print(out if reference is None else reference.with_name("runs"))
+
+
+def _check_batch(batch: int | None, protocol: str) -> None:
+    """Refuse runs side by side where there is no such thing."""
+    able = [name for name, one in PROTOCOLS.items() if one.method == "adam"]
+    if batch not in (None, 1) and protocol in PROTOCOLS and protocol not in able:
+        raise InputError(
+            f"batch is {batch}, but protocol {protocol!r} makes one run at a time; runs side by "
+            f"side need one of: {', '.join(able)}"
+        )
 
 
 def _cluster(

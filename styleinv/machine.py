@@ -143,6 +143,20 @@ def check_memory(height: int, width: int, layer: str, loss: str, itemsize: int =
     )
 
 
+def check_memory_together(argument: str, together: int, each: float, available: float) -> None:
+    """Refuse so many runs at once, which `argument` asks for, if they do not fit; all in bytes.
+
+    Raises:
+        InputError: the message says how many would fit.
+    """
+    if together * each > available:
+        raise InputError(
+            f"{argument} is {together}, but {together} of these runs at a time need about "
+            f"{amount(together * each)} of memory and {amount(available)} are free; "
+            f"{int(available / each) or 'not even one'} would fit"
+        )
+
+
 def amount(size: float) -> str:
     """Write a number of bytes as a person would, in GB or MB."""
     return f"{size / 1e9:.1f} GB" if size > 1e8 else f"{size / 1e6:.0f} MB"

@@ -64,6 +64,8 @@ COMMANDS = {
     "sweep --style good.png --reference field.yml": "sweep needs either --style, once or more, or",
     "sweep --style good.png --seeds 10001": "'--seeds': Input should be less than or equal to 1",
     "sweep --style good.png --workers 0": "workers is 0, but must be a whole number from 1",
+    "sweep --style good.png --protocol chapter --batch 0": "batch is 0, but must be a whole number",
+    "sweep --style good.png --batch 4": "batch is 4, but protocol 'fast' makes one run at a time",
     "sweep --style good.png --workers 2 --scheduler tcp://127.0.0.1:1": "not both",
     "sweep --style good.png --scheduler foo://x": "scheduler 'foo://x' does not answer",
     "sweep --style good.png --tls-ca ca.pem": "--tls-ca, --tls-cert and --tls-key go together",

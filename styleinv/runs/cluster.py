@@ -33,7 +33,7 @@ from distributed.utils import LoopRunner, silence_logging_cmgr
 
 from styleinv.errors import InputError, whole_number
 from styleinv.inversion import RESULTS_VERSION, Task
-from styleinv.machine import amount, available_memory
+from styleinv.machine import available_memory, check_memory_together
 from styleinv.runs.sweeps import MOST_THREADS, Made, Obtain, obtain_unless_stopped
 
 # The answer of a worker: one run, or None if the sweep was stopped.
@@ -120,13 +120,8 @@ class DaskCluster:
     def _check_memory(self, tasks: Collection[Task]) -> None:
         """Refuse more workers than the memory allows for as many runs like the largest."""
         together = min(len(self.client.nthreads()), len(tasks))
-        need, available = max(task.needed_memory() for task in tasks), available_memory()
-        if together * need > available:
-            raise InputError(
-                f"workers is {together}, but {together} of these runs at a time need about "
-                f"{amount(together * need)} of memory and {amount(available)} are free; "
-                f"{int(available / need) or 'not even one'} would fit"
-            )
+        need = max(task.needed_memory() for task in tasks)
+        check_memory_together("workers", together, need, available_memory())
 
 
 @contextmanager

@@ -122,6 +122,8 @@ class MadeWith(Plain, frozen=True):
         results: version of the results, `styleinv.inversion.RESULTS_VERSION`. It alone decides
             whether a kept run is still valid; the other fields are information.
         code: hash of the source files, which only releases before 0.2 recorded.
+        together: the largest number of runs that were made side by side, and that share the
+            seconds, if this one was in a batch.
     """
 
     results: int
@@ -133,6 +135,7 @@ class MadeWith(Plain, frozen=True):
     threads: Annotated[int, msgspec.Meta(ge=1)]
     date: str
     code: str | UnsetType = UNSET
+    together: int | UnsetType = UNSET
 
 
 class TracePoint(Plain, frozen=True, array_like=True):

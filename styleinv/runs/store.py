@@ -13,8 +13,8 @@ import os
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from msgspec import UNSET
 from PIL import Image
 
 from styleinv import __version__
-from styleinv.checkpoint import DEFAULT_SECONDS, SUFFIX
+from styleinv.checkpoint import DEFAULT_SECONDS, SUFFIX, Checkpoint
 from styleinv.errors import InputError
 from styleinv.files import (
     Write,
@@ -103,6 +103,7 @@ def run_of(inversion: Inversion) -> Run:
         processor=f"{platform.system()} {platform.machine()}",
         threads=torch.get_num_threads(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        together=inversion.together if inversion.together > 1 else UNSET,
     )
     points = (replace(point, seconds=round(point.seconds, 4)) for point in inversion.trace)
     record = Record(
@@ -239,6 +240,38 @@ def obtain(
         InputError: `folder` cannot be written.
         filelock.Timeout: `stop` returned True.
     """
+    with closing(
+        obtaining(
+            task,
+            folder,
+            pictures=pictures,
+            stop=stop,
+            every=every,
+            again=again,
+            unfinished=unfinished,
+        )
+    ) as steps:
+        begun = next(steps)
+        made = steps.send(task.run(callback, begun)) if isinstance(begun, Checkpoint) else begun
+        assert isinstance(made, tuple)
+        return made
+
+
+def obtaining(
+    task: Task,
+    folder: str | Path,
+    *,
+    pictures: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+    every: float = DEFAULT_SECONDS,
+    again: bool = False,
+    unfinished: bool = False,
+) -> Generator[Checkpoint | tuple[Run, bool], Inversion, None]:
+    """`obtain`, by whoever carries out the run: yields its checkpoint, and keeps what is sent back.
+
+    The next, or the first, that it yields is what `obtain` returns. Until then no other process
+    makes this run; to give up, close it. Arguments and errors as in `obtain`.
+    """
     path = path_of(task, folder)
     with ExitStack() as claimed:
         try:
@@ -246,20 +279,23 @@ def obtain(
         except InputError:  # a folder that cannot be written may have the run
             if again or (found := find(task, folder)) is None:
                 raise
-            return found, True
+            yield found, True
+            return
         checkpoint = task.checkpoint(path.with_suffix(SUFFIX), every)
         if not again and (found := find(task, folder)) is not None:
             checkpoint.remove()
-            return found, True
+            yield found, True
+            return
         check_writable(path)
-        run = run_of(task.run(callback, checkpoint))
+        run = run_of((yield checkpoint))
         if run.was_stopped and (not unfinished or find(task, folder) is not None):
-            return run, False
+            yield run, False
+            return
         kept = run if pictures else without_picture(run)
         _write(kept, path)
         if not run.was_stopped:
             checkpoint.remove()
-    return replace(kept, path=path), False
+    yield replace(kept, path=path), False
 
 
 @contextmanager

@@ -1,20 +1,22 @@
 """Many inversions, made here or on a cluster. Finished runs are kept and not made again."""
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
-from styleinv.checkpoint import DEFAULT_SECONDS
+from styleinv.batch import MOST_TOGETHER, Batch, how_many, kind_of
+from styleinv.checkpoint import DEFAULT_SECONDS, Checkpoint
 from styleinv.encoder import LAYERS, Encoder, load_encoder
-from styleinv.errors import InputError, one_of
-from styleinv.inversion import RESULTS_VERSION, Task, plan
+from styleinv.errors import InputError, one_of, whole_number
+from styleinv.inversion import RESULTS_VERSION, Inversion, Task, plan
 from styleinv.losses import LOSSES
 from styleinv.machine import duration
 from styleinv.protocol import Protocol
@@ -28,8 +30,9 @@ if TYPE_CHECKING:  # Dask is an extra
 Key = tuple[str, str, str]
 # The number of a task, its run, and whether the run was found rather than made.
 Made = tuple[int, Run, bool]
-# `store.obtain` for one folder.
+# `store.obtain` and `store.obtaining` for one folder.
 Obtain = Callable[..., tuple[Run, bool]]
+Obtaining = Callable[..., Generator[Checkpoint | tuple[Run, bool], Inversion, None]]
 MOST_THREADS = 1024
 
 
@@ -41,12 +44,24 @@ class Execution:
         stop: called at every iteration; returns True to stop the sweep. The current run then has a
             checkpoint, unless its protocol has none.
         checkpoint_every: seconds between two checkpoints of a run.
-        cluster: where to make the runs; None for this process.
+        cluster: where to make the runs, each by itself; None for this process.
+        batch: how many runs of one kind (`styleinv.batch.kind_of`) this process makes side by
+            side, at most; None: as many as is fast, 1: one after the other.
     """
 
     stop: Callable[[], bool] = lambda: False
     checkpoint_every: float = DEFAULT_SECONDS
     cluster: "DaskCluster | None" = None
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch is not None:
+            whole_number("batch", self.batch, 1, MOST_TOGETHER)
+            if self.batch > 1 and self.cluster is not None:
+                raise InputError(
+                    f"batch is {self.batch}, but the workers of a cluster make one run at a time; "
+                    "leave one of the two out"
+                )
 
 
 HERE = Execution()
@@ -177,10 +192,15 @@ def _find_or_make(
             yield number, run, True
         else:
             missing[number] = task
-    every, shared = execution.checkpoint_every, folder.absolute()
-    obtain = partial(store.obtain, folder=shared, pictures=pictures, every=every)
-    make = _in_this_process if execution.cluster is None else execution.cluster.runs
-    with closing(make(missing, obtain, execution.stop)) as made:
+    options: dict[str, Any] = {"folder": folder.absolute(), "pictures": pictures}
+    options["every"] = execution.checkpoint_every
+    obtain = partial(store.obtain, **options)
+    if execution.cluster is None:
+        obtaining = partial(store.obtaining, **options)
+        made_here = _in_this_process(missing, obtain, obtaining, execution)
+    else:
+        made_here = execution.cluster.runs(missing, obtain, execution.stop)
+    with closing(made_here) as made:
         for number, run, found in made:
             # A worker with a disk of its own has not put the run into this folder.
             kept = store.find(tasks[number], folder)
@@ -188,13 +208,30 @@ def _find_or_make(
 
 
 def _in_this_process(
-    tasks: Mapping[int, Task], obtain: Obtain, stop: Callable[[], bool]
+    tasks: Mapping[int, Task], obtain: Obtain, obtaining: Obtaining, execution: Execution
 ) -> Generator[Made, None, None]:
+    """Make runs in order; where one can be made side by side with later ones, those with it.
+
+    What another process is making comes last: sweeps that ask for the same runs share the work.
+    """
     for task in tasks.values():
         task.check_memory()
-    # What another process is making comes last: sweeps that ask for the same runs share the work.
-    made_elsewhere = {}
+    stop = execution.stop
+    kinds = defaultdict[Hashable, dict[int, Task]](dict)
     for number, task in tasks.items():
+        kinds[kind_of(task)][number] = task
+    sizes = {kind: how_many(list(same.values()), execution.batch) for kind, same in kinds.items()}
+    made, made_elsewhere = set[int](), dict[int, Task]()
+    for number, task in tasks.items():
+        if (most := sizes.pop(kind := kind_of(task), 1)) > 1:
+            with closing(_side_by_side(kinds[kind], most, obtaining, stop)) as together:
+                for one in together:
+                    made.add(one[0])
+                    yield one
+        if number in made:
+            continue
+        if stop():
+            return
         try:
             run, found = obtain(task, callback=lambda _: stop(), stop=lambda: True)
         except Timeout:
@@ -204,9 +241,46 @@ def _in_this_process(
             return
         yield number, run, found
     for number, task in made_elsewhere.items():
-        if (made := obtain_unless_stopped(number, task, obtain, stop)) is None:
+        if (last := obtain_unless_stopped(number, task, obtain, stop)) is None:
             return
-        yield made
+        yield last
+
+
+def _side_by_side(
+    tasks: Mapping[int, Task], most: int, obtaining: Obtaining, stop: Callable[[], bool]
+) -> Generator[Made, None, None]:
+    """Make runs of one kind as a batch: whenever one is finished, the next one enters.
+
+    Left out is what another process is making.
+    """
+    batch, at_work = Batch(), dict[int, Generator[Any, Inversion, None]]()
+    waiting, claimed = list(tasks.items()), set[str]()
+    try:
+        while waiting or at_work:
+            while waiting and len(batch) < most and not stop():
+                number, task = waiting.pop(0)
+                if task.address in claimed:  # asked for twice
+                    continue
+                claimed.add(task.address)
+                steps = obtaining(task, stop=lambda: True)
+                try:
+                    begun = next(steps)
+                except Timeout:
+                    continue
+                if isinstance(begun, Checkpoint):
+                    at_work[number] = steps
+                    batch.enter(number, task, lambda iterate: stop(), begun)
+                else:
+                    yield number, *begun
+            if not at_work:
+                return
+            for number, inversion in batch.run().items():
+                run, found = at_work.pop(number).send(inversion)
+                if not run.was_stopped:
+                    yield number, run, found
+    finally:
+        for steps in at_work.values():
+            steps.close()
 
 
 def obtain_unless_stopped(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from styleinv.inversion import Task
@@ -10,12 +11,12 @@ from styleinv.runs.store import read_folder, run_of
 
 
 def timeless(record: Record) -> Record:
-    """A record without what tells when, and how fast, the run was made."""
+    """A record without what tells when, how fast and beside how many others the run was made."""
     return replace(
         record,
         sha256="",
         result=replace(record.result, seconds=0),
-        made_with=replace(record.made_with, date=""),
+        made_with=replace(record.made_with, date="", together=UNSET),
         trace=tuple(replace(point, seconds=0) for point in record.trace),
     )
 

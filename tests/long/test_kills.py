@@ -147,6 +147,25 @@ def test_a_sweep_keeps_what_it_has_made(tmp_path: Path) -> None:
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
 
 
+def test_a_batch_goes_on_from_where_it_was_killed(tmp_path: Path) -> None:
+    """24 runs of all the chapter's losses side by side, killed three times: each as if alone."""
+    arguments = (
+        "sweep --style bundled:dots --style bundled:strokes --seeds 2 --layer relu_1_2 --size 32 "
+        "--protocol chapter --iterations 30 --checkpoint-every 0"
+    )
+    alone, _ = undisturbed(f"{arguments} --batch 1", tmp_path / "alone")
+    assert len(alone) == 24
+    together, changes = undisturbed(f"{arguments} --batch 24", tmp_path / "together")
+    assert together == alone
+    random, folder = Random(0), tmp_path / "killed"
+    for _ in range(3):
+        moment = random.randrange(1, changes // 4)
+        assert ended(f"{arguments} --batch 24", folder, kill_before=moment) == KILLED
+    assert list((folder / "out").glob(f"*{SUFFIX}"))
+    assert ended(f"{arguments} --batch 24", folder) == 0, (folder / "log").read_text()
+    assert outcome(folder / "out") == alone
+
+
 @pytest.mark.parametrize("before", ["nothing", "old"])
 def test_a_kill_before_any_change_of_a_file(before: str, tmp_path: Path) -> None:
     """There is what was there, then the new run; in between, at one change, it is found out.
