@@ -1,13 +1,17 @@
 """The benchmarks' baseline computes what it says, and their measurements run."""
 
 import dataclasses
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 # The scripts import each other from their folder, see pyproject.toml.
+import batches
 import bench
 import busy
+import device
 import evaluations
 import floor
 import full
@@ -294,3 +298,42 @@ def test_sizes_go_on_where_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert (found["left_out"], cell["size"]) == (1, 16)
     assert cell["peak_bytes"] > 1e8
     assert sizes.expected({**cell, "size": 32}, [cell]) == 4 * cell["process_seconds"]
+
+
+def test_batches_are_measured_against_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small = {"SIZES": (16,), "LAYERS": ("relu_1_1",), "TOGETHER": (3,), "ITERATIONS": 6}
+    for name, value in {**small, "ROUNDS": 1, "RECORD": tmp_path / "batches.json"}.items():
+        monkeypatch.setattr(batches, name, value)
+    batches.main()
+    (row,) = json.loads((tmp_path / "batches.json").read_text(encoding="utf-8"))["rows"]
+    assert (row["size"], row["layer"], list(row["together"])) == (16, "relu_1_1", ["1", "3"])
+    alone, many = (row["together"][name] for name in ("1", "3"))
+    ratio = alone["ms"]["median"] / many["ms"]["median"]
+    assert many["times"]["median"] == pytest.approx(ratio)
+
+
+def test_what_a_gpu_is_asked_can_be_rehearsed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And goes on: what has been made is not made again."""
+    sweeps = "sweeps: {few: {styles: [bundled:dots], losses: [mmd, gram], protocol: chapter}}"
+    (tmp_path / "chapter.yml").write_text(f"encoder_sha256: none\n{sweeps}\n")
+    small = replace(device.IN_SMALL, together=(1, 2), iterations=24)
+    layers = ("relu_1_1", "relu_1_2")
+    names = {"FOLDER": tmp_path, "CHAPTER_RUNS": tmp_path / "chapter.yml", "LAYERS": layers}
+    for name, value in {**names, "IN_SMALL": small, "LOSSES": ("gram", "mmd")}.items():
+        monkeypatch.setattr(device, name, value)
+    for _ in range(2):
+        device.main(["--rehearse"])
+        found = json.loads((tmp_path / "rehearsal" / "device.json").read_text(encoding="utf-8"))
+    assert [(row["layer"], row["loss"]) for row in found["agreement"]] == list(
+        itertools.product(layers, ("gram", "mmd"))
+    )
+    assert all(row["float32"] < 1e-4 for row in found["agreement"])
+    assert all(len(set(row["theta_at"])) == 1 for row in found["agreement"])
+    assert all(row["theta_same_image"] for row in found["agreement"])
+    assert [row["together"] for row in found["speed"]] == [1, 2, 1, 2]
+    made = list((tmp_path / "rehearsal" / "runs" / "few").iterdir())
+    assert sorted(path.suffix for path in made) == [".json"] * 8 + [".png"] * 8
