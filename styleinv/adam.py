@@ -50,6 +50,7 @@ class Walk:
         image: (1, 3, H, W); where the picture is.
         seen, loss: the last image with a finite loss, and its loss.
         draws: the states of the generators before that loss was evaluated.
+        seconds: when the loss was known.
         minimum: where it ended; None as long as it goes on.
     """
 
@@ -59,6 +60,7 @@ class Walk:
     monitor: Monitor
     loss: float = math.inf
     draws: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
     minimum: Minimum | None = None
 
     def __post_init__(self) -> None:
@@ -96,11 +98,13 @@ class Walk:
         return not math.isfinite(loss) or self.monitor.passed_theta(loss)
 
     def pass_by(self, losses: Sequence[float]) -> None:
-        """Take note of iterations that led here, with these losses, unseen."""
-        for loss in losses:
-            self.monitor.iteration += 1
-            self.monitor.evaluations = self.monitor.iteration + 1
-            self.monitor.note(loss)
+        """Take note of iterations that led here, with these losses, unseen and equally long."""
+        monitor, now = self.monitor, self.monitor.clock()
+        for number, loss in enumerate(losses, start=1):
+            monitor.iteration += 1
+            monitor.evaluations = monitor.iteration + 1
+            monitor.note(loss, self.seconds + number / len(losses) * (now - self.seconds))
+        self.seconds = now
         if losses:
             self.seen, self.loss = self.image.clone(), losses[-1]
 
@@ -111,7 +115,7 @@ class Walk:
         if not monitor.is_finite(loss, self.image):
             self.minimum = monitor.finish(self.loss, self.seen, "not finite")
             return
-        self.seen, self.loss = self.image.clone(), loss
+        self.seen, self.loss, self.seconds = self.image.clone(), loss, monitor.clock()
         reason = monitor.see(loss, self.seen) or self._budget_reason()
         if reason in (None, "stopped"):  # whoever goes on from here evaluates the same image again
             monitor.keep(self._state(), at_once=reason is not None)

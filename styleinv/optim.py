@@ -169,7 +169,7 @@ class Monitor:
                 "optimiser": optimiser,
                 "counts": (self.iteration, self.evaluations),
                 "trace": [astuple(point) for point in self.trace],
-                "seconds": time.perf_counter() - self.started,
+                "seconds": self.clock(),
             }
             self.checkpoint.write(state)
 
@@ -183,9 +183,13 @@ class Monitor:
         optimiser: dict[str, Any] = state["optimiser"]
         return optimiser
 
-    def note(self, loss: float) -> TracePoint:
-        """An iterate, which the trace gets where it is due."""
-        point = self._point(loss)
+    def clock(self) -> float:
+        """The run's seconds until now."""
+        return time.perf_counter() - self.started
+
+    def note(self, loss: float, seconds: float | None = None) -> TracePoint:
+        """An iterate, now or after so many seconds, which the trace gets where it is due."""
+        point = self._point(loss, self.clock() if seconds is None else seconds)
         if self._is_due(point):
             self.trace.append(point)
         return point
@@ -205,7 +209,7 @@ class Monitor:
 
     def finish(self, loss: float, image: Tensor, stop_reason: str) -> Minimum:
         """Close the trace with the last iterate."""
-        last = self._point(loss)
+        last = self._point(loss, self.clock())
         if self.trace and self.trace[-1].iteration == self.iteration:
             self.trace.pop()
         self.trace.append(last)
@@ -213,8 +217,7 @@ class Monitor:
         counts = self.iteration, self.evaluations, last.seconds
         return Minimum(image, loss, *counts, stop_reason, self.trace, self.not_finite)
 
-    def _point(self, loss: float) -> TracePoint:
-        seconds = time.perf_counter() - self.started
+    def _point(self, loss: float, seconds: float) -> TracePoint:
         return TracePoint(self.iteration, self.evaluations, loss, seconds, self.stage.name)
 
     def _is_due(self, point: TracePoint) -> bool:

@@ -127,6 +127,8 @@ def test_the_host_looks_no_more_often_than_it_must(every: int) -> None:
     if every == 64:
         assert len(seen) < 15
         assert [point.iteration for point in ended(one).trace[:21]] == list(range(21))
+        seconds = [point.seconds for point in ended(one).trace]
+        assert seconds == sorted(set(seconds))
 
 
 @pytest.mark.parametrize("every", [1, 6])

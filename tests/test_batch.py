@@ -169,6 +169,7 @@ def test_a_stopped_sweep_goes_on(mixed: list[Task], tmp_path: Path) -> None:
         assert list(map(timeless, records(mixed, folder, batch=then))) == expected
 
 
+@pytest.mark.filterwarnings("ignore:another process is making")  # if it is still at work then
 def test_who_waits_for_another_process_keeps_nobody_waiting(
     mixed: list[Task], tmp_path: Path
 ) -> None:
