@@ -92,11 +92,12 @@ class Watch:
         return next((rounded(seconds) for seconds, loss in self.points if loss <= level), None)
 
     def curve(self) -> list[tuple[float, float]]:
-        """Where the best loss so far has fallen, thinned out."""
+        """Where the best loss so far has fallen, thinned out, and where it stood in the end."""
         thin = self.points[:1]
         for seconds, loss in self.points[1:]:
             if loss < FALL * thin[-1][1]:
                 thin.append((seconds, loss))
+        thin.append((self.points[-1][0], min(loss for _, loss in self.points)))
         return [(rounded(seconds), rounded(loss)) for seconds, loss in thin]
 
 
