@@ -266,8 +266,9 @@ def main(words: Sequence[str]) -> None:
     encoder = styleinv.load_encoder("bundled")
     for cell in in_order(asked.sizes, asked.rounds):
         path = folder / ("-".join(str(value) for value in cell.values()) + ".json")
-        if not path.exists():
-            found = measure(encoder, cell, methods, ends - time.perf_counter())
+        left = ends - time.perf_counter()
+        if left > 0 and not path.exists():
+            found = measure(encoder, cell, methods, left)
             if found is not None:
                 write_text(path, json.dumps(found) + "\n")
     rounds = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*"))]
