@@ -86,26 +86,13 @@ def build_book(root: Path, parameters: Mapping[str, Any]) -> Path:
         pages = stage / "pages"
         _fill(pages, root)
         given = {name: _copy_in(name, value, root) for name, value in given.items()}
-        shared, own, executed = _shared_digest(root), {}, {}
-        for source in notebooks:
-            own[source] = {name: x for name, x in given.items() if name in defaults[source]}
-            executed[source] = root / EXECUTED / _kept_name(source, own[source], shared)
+        own = {
+            source: {name: value for name, value in given.items() if name in known}
+            for source, known in defaults.items()
+        }
         # Those over the reader's styles take longest; short ones are best to fill the end.
         order = sorted(notebooks, key=lambda source: "styles" not in defaults[source])
-        missing = [source for source in order if not executed[source].exists()]
-        if have := len(notebooks) - len(missing):
-            _say(f"Kept from earlier builds: {have} of {len(notebooks)} notebooks")
-
-        def execute(source: Path) -> None:
-            _say(f"Notebook {missing.index(source) + 1} of {len(missing)}: {source.name}")
-            result = _execute(notebooks[source], source.name, own[source], pages / "notebooks")
-            write_text(executed[source], nbformat.writes(result))
-
-        _two_at_a_time(execute, missing, home)
-        for source, kept in executed.items():
-            shutil.copy(kept, pages / "notebooks" / f"{source.stem}.ipynb")
-        for path in set((root / EXECUTED).iterdir()) - set(executed.values()):
-            path.unlink()
+        _compute({x: (notebooks[x], own[x]) for x in order}, root, pages / "notebooks", home)
         _render(pages, stage)
         _publish(stage / "_build" / "html", html)
     return html / "index.html"
@@ -122,6 +109,40 @@ def _tell_before(values: Mapping[str, Any]) -> None:
         iterations=[values.get("iterations")],
     )
     _say("\n".join(preflight(tasks, values["styles"])))
+
+
+def _compute(
+    notebooks: Mapping[Path, tuple[nbformat.NotebookNode, dict[str, Any]]],
+    root: Path,
+    folder: Path,
+    home: Path,
+) -> None:
+    """Put the executed notebooks into `folder`: those that are kept, and the others when run.
+
+    Args:
+        notebooks: by their source, with the parameters given for each, in the order to run them.
+        home: of the kernels.
+    """
+    shared = _shared_digest(root)
+    executed = {
+        source: root / EXECUTED / _kept_name(source, own, shared)
+        for source, (_, own) in notebooks.items()
+    }
+    missing = [source for source, kept in executed.items() if not kept.exists()]
+    if have := len(notebooks) - len(missing):
+        _say(f"Kept from earlier builds: {have} of {len(notebooks)} notebooks")
+
+    def execute(source: Path) -> None:
+        _say(f"Notebook {missing.index(source) + 1} of {len(missing)}: {source.name}")
+        notebook, own = notebooks[source]
+        result = _execute(notebook, source.name, own, folder)
+        write_text(executed[source], nbformat.writes(result))
+
+    _two_at_a_time(execute, missing, home)
+    for source, kept in executed.items():
+        shutil.copy(kept, folder / f"{source.stem}.ipynb")
+    for path in set((root / EXECUTED).iterdir()) - set(executed.values()):
+        path.unlink()
 
 
 @contextmanager
@@ -198,7 +219,8 @@ def _two_at_a_time(execute: Callable[[Path], None], sources: Sequence[Path], hom
         executions = [pool.submit(execute, source) for source in sources]
         while going_on := [one for one in executions if not one.done()]:
             done = wait(going_on, timeout=0.2, return_when=FIRST_EXCEPTION).done
-            failure = failure or next(filter(None, (one.exception() for one in done)), None)
+            errors = (one.exception() for one in going_on if one in done)
+            failure = failure or next(filter(None, errors), None)
             if failure or stopped():
                 pool.shutdown(wait=False, cancel_futures=True)
                 _kill_kernels(home)
