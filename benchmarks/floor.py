@@ -35,7 +35,7 @@ from styleinv.runs.measures import colour_distance, noise_level, psnr
 PICTURES = Path(__file__).parents[1] / "_build" / "floor"
 RECORD = Path(__file__).parents[1] / "results" / "floor.json"
 STYLES = ("bundled:strokes", "skimage:coffee")
-SIZES = (64, 32, 16, 48, 96)
+SIZES = (64, 32, 16, 128, 48, 96)
 # The protocols are compared at this size, the others are left to the one that gets further.
 COMPARED_SIZE = 64
 # A descent ends where its later half has divided the loss by less than this.
