@@ -131,10 +131,10 @@ def measured(encoder: Encoder, styles: tuple[str, ...], out: Path) -> tuple[dict
     if not stem.with_suffix(".json").exists():
         found, rows = invert_all(encoder, styles)
         Image.fromarray(np.vstack(rows)).save(stem.with_suffix(".png"))
-        stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     with Image.open(stem.with_suffix(".png")) as kept:
         rows = np.stack(np.vsplit(np.asarray(kept), len(styles)))
-    return json.loads(stem.with_suffix(".json").read_text()), rows
+    return json.loads(stem.with_suffix(".json").read_text(encoding="utf-8")), rows
 
 
 def medians(found: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -164,7 +164,8 @@ def main() -> None:
         "within": kept,
         "cells": len(ratios),
     }
-    (args.out / "comparison.json").write_text(json.dumps(content, indent=1) + "\n")
+    text = json.dumps(content, indent=1) + "\n"
+    (args.out / "comparison.json").write_text(text, encoding="utf-8")
     sheet = np.concatenate([rows for _, rows in results], axis=1)
     Image.fromarray(np.vstack(sheet)).save(args.out / "comparison.png")
     print(f"{'':20} {'colour':>16} {'lost structure':>16} {'loss, share':>18}")
