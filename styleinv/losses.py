@@ -174,7 +174,7 @@ class GramLoss(StyleLoss):
 
 
 class WhitenedGramLoss(GramLoss):
-    """`GramLoss` with all directions of the Gram matrix alike stiff: a stage on the way to it.
+    """`GramLoss` with all directions of the Gram matrix equally stiff: a stage on the way to it.
 
     With G(s) = Q diag(l) Q^T and D = Q^T (G(s) - G(n)) Q,
 
