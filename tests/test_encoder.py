@@ -1,5 +1,6 @@
 """The encoder: its arithmetic, its sources, its layouts, and what it refuses."""
 
+import copy
 import errno
 import hashlib
 import json
@@ -284,9 +285,14 @@ class TestWhatItDoes:
     def test_weights_for_0_to_255_of_others_are_refused(
         self, tmp_path: Path, bundled: Encoder
     ) -> None:
-        """The bundled weights, made to take BGR from 0 to 255 less Caffe's means."""
+        """The bundled weights, made to take BGR from 0 to 255 less Caffe's means.
+
+        Their first biases are moved: like VGG-19's they then decide what is on in mean grey.
+        """
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-        convs = [(conv.weight, conv.bias) for conv in bundled.convs]
+        moved = copy.deepcopy(bundled)
+        moved.convs[0].bias += torch.tensor([0.5, -0.5]).repeat(32)
+        convs = [(conv.weight, conv.bias) for conv in moved.convs]
         weight = convs[0][0] / std[:, None, None]
         shift = torch.tensor(CAFFE_MEAN).flip(0) / 255 - mean
         bias = convs[0][1] + (weight * shift[:, None, None]).sum((1, 2, 3))
@@ -296,7 +302,7 @@ class TestWhatItDoes:
         folded = Encoder("folded", CAFFE, state)
         inside = (..., slice(4, -4), slice(4, -4))  # where the padding makes no difference
         for layer in LAYERS:
-            ours, theirs = (vgg(encoder._photograph(), layer)[inside] for vgg in (folded, bundled))
+            ours, theirs = (vgg(encoder._photograph(), layer)[inside] for vgg in (folded, moved))
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
         with pytest.raises(InputError, match="weights for pictures from 0 to 255, as Caffe has"):
             self.load(state, tmp_path)

@@ -33,7 +33,7 @@ def test_the_statistic_is_matched(
     style: torch.Tensor, bundled: Encoder, layer: str, loss: str
 ) -> None:
     result = invert(style, layer=layer, loss=loss, encoder=bundled, iterations=150)
-    assert result.loss < 0.01 * result.trace[0].loss
+    assert result.loss < 0.02 * result.trace[0].loss
     assert result.image.shape == style.shape
     assert result.image.min() >= 0
     assert result.image.max() <= 1

@@ -1,211 +1,191 @@
-"""Train the bundled encoder: VGG-19's first four convolutions on small images.
+"""Train the bundled encoder: VGG-19's first four convolutions as dictionaries of small images.
 
-Two objectives share the trunk: a classifier behind `relu_2_2` asks for features that tell things
-apart, a small decoder asks that the image can be painted back from `relu_2_2`. With the classifier
-alone the features forget colour and the textures are useless; the reconstruction keeps colour and
-fine structure. Each convolution is followed by batch normalisation, which is folded into it at the
-end: every channel then has a comparable scale, which is what makes the style losses converge fast.
-Last, every channel is rescaled to a mean activation of 1 over training images, as Gatys et al.
-(2015) did with VGG-19: the network's function stays, and a threshold on a loss means about the same
-for both.
+Layer by layer, without labels and without gradients (Coates and Ng 2011, 2012): the filters of a
+convolution are the prototypes that spherical k-means finds among whitened 3 x 3 patches of the
+layer before, and its biases make a stated share of each channel's activations positive. A channel
+then answers to one kind of patch, and its mean tells how often that occurs in a picture.
+
+What decides whether a moment of a channel holds colours and shapes is what the channel does *not*
+answer to. If it answers to fine coloured noise, noise can give it any mean, and an inversion ends
+there. VGG-19 hardly answers to it: it saw photographs whose details are many pixels wide. So the
+images are enlarged 1.5 to 3 times, and the whitening is Wiener's: of a patch x with covariance C,
+seen with noise of covariance N as y, it whitens the estimate C (C + N)^-1 y. `training/TRIED.md`
+has what else was tried.
 
     python training/train_encoder.py --data FOLDER                        # images, see below
     python training/train_encoder.py --data FOLDER --torchvision-cifar10  # downloads CIFAR-10
 
-Images lie in FOLDER/train/<class>/ and FOLDER/test/<class>/; torchvision arranges its own download.
-Writes `bundled.safetensors` and `bundled.json` (what the model card quotes) to --out.
+Images lie in FOLDER/<class>/; torchvision arranges its own download. Every channel is scaled to a
+mean activation of 1 over the patches, as Gatys et al. (2015) did with VGG-19: a threshold on a loss
+means about the same for both. Writes `bundled.safetensors` and `bundled.json` (what the model card
+quotes) to --out.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import v2
 
-from styleinv.encoder import LAYERS, Encoder, load_encoder
+from styleinv.encoder import load_encoder
 from styleinv.layouts import STYLEINV, imagenet_normalisation
 
 SIZE = 32
-CHANNELS = ((3, 64), (64, 64), (64, 128), (128, 128))
+TOGETHER = 100  # images that are enlarged by the same factor
+SMALLEST, LARGEST = 48, 96  # sides of the enlarged images
+LEAST_PATCHES = 100  # of a prototype; one that stands for fewer is drawn anew
 
 
-def conv_block(c_in: int, c_out: int) -> nn.Sequential:
-    conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False, padding_mode="reflect")
-    return nn.Sequential(conv, nn.BatchNorm2d(c_out))
+@dataclass(frozen=True)
+class Layer:
+    """A convolution: channels in and out, share of positive activations, ridge of the whitening.
+
+    The ridge is a share of the largest variance: directions with less are not brought up to 1.
+    """
+
+    channels_in: int
+    channels: int
+    active: float
+    ridge: float
 
 
-class TwoTasks(nn.Module):
-    """Trunk to relu_2_2 (the part that is kept), a classifier and a decoder (thrown away)."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.trunk = nn.ModuleList(conv_block(*pair) for pair in CHANNELS)
-        self.classifier = nn.Sequential(
-            nn.MaxPool2d(2),
-            *conv_block(128, 256),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            *conv_block(256, 256),
-            nn.ReLU(),
-            nn.AdaptiveMaxPool2d(1),
-            nn.Flatten(),
-            nn.Dropout(0.2),
-            nn.Linear(256, n_classes),
-        )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(128, 64, 3, padding=1, padding_mode="reflect"),
-            nn.ReLU(),
-            nn.Upsample(scale_factor=2),
-            nn.Conv2d(64, 32, 3, padding=1, padding_mode="reflect"),
-            nn.ReLU(),
-            nn.Conv2d(32, 3, 3, padding=1, padding_mode="reflect"),
-        )
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        for index, block in enumerate(self.trunk):
-            if index == 2:
-                x = F.max_pool2d(x, 2)
-            x = F.relu(block(x))
-        return self.classifier(x), self.decoder(x)
+CONVOLUTIONS = (
+    Layer(3, 64, 0.5, 0.003),
+    Layer(64, 64, 0.5, 0.01),
+    Layer(64, 128, 0.5, 0.01),
+    Layer(128, 128, 0.35, 0.01),
+)
 
 
-def load_split(root: Path, split: str, use_torchvision: bool) -> tuple[Tensor, Tensor, list[str]]:
-    """All images of a split as uint8 (N, 3, SIZE, SIZE), their class indices, the class names."""
+def load_images(root: Path, count: int, use_torchvision: bool, draw: torch.Generator) -> Tensor:
+    """At most `count` images, drawn at random, as (N, 3, SIZE, SIZE) in [0, 1]."""
     dataset: torchvision.datasets.CIFAR10 | torchvision.datasets.ImageFolder
     if use_torchvision:
-        dataset = torchvision.datasets.CIFAR10(str(root), train=split == "train", download=True)
+        dataset = torchvision.datasets.CIFAR10(str(root), download=True)
     else:
-        dataset = torchvision.datasets.ImageFolder(str(root / split))
+        dataset = torchvision.datasets.ImageFolder(str(root))
     resize = v2.Compose([v2.PILToTensor(), v2.Resize(SIZE), v2.CenterCrop(SIZE)])
-    images = torch.stack([resize(image.convert("RGB")) for image, _ in dataset])
-    return images, torch.tensor(dataset.targets), list(dataset.classes)
+    chosen = torch.randperm(len(dataset), generator=draw)[:count].tolist()
+    return torch.stack([resize(dataset[index][0].convert("RGB")) for index in chosen]) / 255
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image or not, and shift the batch by up to four pixels, edges reflected."""
-    flip = torch.rand(len(images), generator=generator) < 0.5
-    images = torch.where(flip[:, None, None, None], images.flip(3), images)
-    dy, dx = torch.randint(0, 9, (2,), generator=generator).tolist()
-    return F.pad(images, (4, 4, 4, 4), mode="reflect")[:, :, dy : dy + SIZE, dx : dx + SIZE]
+def enlarge(images: Tensor, draw: torch.Generator) -> Tensor:
+    """Squares of SIZE pixels out of the enlarged images."""
+    cut = []
+    for batch in images.split(TOGETHER):
+        side = int(torch.randint(SMALLEST, LARGEST + 1, (), generator=draw))
+        large = F.interpolate(batch, side, mode="bilinear", align_corners=False)
+        y, x = torch.randint(0, side - SIZE + 1, (2,), generator=draw).tolist()
+        cut.append(large[:, :, y : y + SIZE, x : x + SIZE])
+    return torch.cat(cut)
 
 
-def normalise(images: Tensor) -> Tensor:
-    return F.conv2d(images.float() / 255, *imagenet_normalisation())
+def add_noise(images: Tensor, most: float, draw: torch.Generator) -> Tensor:
+    """Add white noise to every value; its deviation is uniform in [0, most], one for each image."""
+    level = most * torch.rand(len(images), 1, 1, 1, generator=draw)
+    return images + level * torch.randn(images.shape, generator=draw)
 
 
-def evaluate(model: TwoTasks, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Accuracy, and mean squared error of the reconstruction in normalised units."""
-    model.eval()
-    right, error = 0, 0.0
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        for start in range(0, len(images), 500):
-            x = normalise(images[start : start + 500])
-            logits, painted = model(x.contiguous(memory_format=torch.channels_last))
-            right += int((logits.argmax(1) == labels[start : start + 500]).sum())
-            error += float(F.mse_loss(painted.float(), x)) * len(x)
-    model.train()
-    return right / len(images), error / len(images)
+def pad(maps: Tensor) -> Tensor:
+    return F.pad(maps, (1, 1, 1, 1), mode="reflect")
 
 
-def fold(model: TwoTasks) -> dict[str, Tensor]:
-    """The trunk as plain convolutions: w' = w g / s, b' = b - m g / s (s^2 = variance + eps)."""
-    weight, bias = imagenet_normalisation()
-    state = {"input.weight": weight.contiguous(), "input.bias": bias}
-    for key, (conv, norm) in zip(STYLEINV.conv_keys, model.trunk, strict=True):
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        state[f"{key}.weight"] = (conv.weight * gain[:, None, None, None]).detach().contiguous()
-        state[f"{key}.bias"] = (norm.bias - norm.running_mean * gain).detach().contiguous()
-    return state
+def patches_at(places: Tensor, maps: Tensor) -> Tensor:
+    """The 3 x 3 patches around places (image, y, x): (N, 9 C), in a convolution's order."""
+    image, y, x = places
+    padded = pad(maps)
+    around = [padded[image, :, y + dy, x + dx] for dy in range(3) for dx in range(3)]
+    return torch.stack(around, dim=2).flatten(1)
 
 
-def normalise_activations(state: dict[str, Tensor], images: Tensor) -> dict[str, Tensor]:
-    """Rescale every channel to a mean of 1 over `images`; the next layer undoes it.
+def whitening(patches: Tensor, noise: Tensor, ridge: float) -> Tensor:
+    """The matrix that estimates a patch behind noise and whitens it, see above: (D, D)."""
+    clean, noisy = (x.T.double() @ x.double() / len(x) for x in (patches, noise))
+    # Nothing is known about directions in which the patches hardly vary.
+    floor = 1e-6 * clean.diagonal().mean() * torch.eye(len(clean), dtype=clean.dtype)
+    estimate = torch.linalg.solve(clean + noisy + floor, clean).T
+    variance, directions = torch.linalg.eigh(estimate @ clean @ estimate.T)
+    variance = variance.clamp(min=0)
+    scale = (variance + ridge * variance.max()).rsqrt()
+    return (directions * scale @ directions.T @ estimate).float()
 
-    A ReLU keeps positive factors: dividing a channel's weights and bias by its mean activation and
-    multiplying what reads it by the same leaves all later features as they were.
+
+def prototypes(points: Tensor, count: int, rounds: int, draw: torch.Generator) -> Tensor:
+    """Spherical k-means: unit vectors (count, D), each the direction of the points nearest to it.
+
+    Points of less than the usual length, patches of little contrast, count less.
     """
-    state = dict(state)
-    for index, (layer, key) in enumerate(zip(LAYERS, STYLEINV.conv_keys, strict=True)):
-        encoder = Encoder("in training", STYLEINV, state)
-        batches = images.split(500)
-        means = [encoder(batch.float() / 255, layer).mean(dim=(2, 3)) for batch in batches]
-        mean = torch.cat(means).mean(dim=0)
-        mean[mean == 0] = 1  # a channel that is never active has no scale
-        state[f"{key}.weight"] = state[f"{key}.weight"] / mean[:, None, None, None]
-        state[f"{key}.bias"] = state[f"{key}.bias"] / mean
-        if index + 1 < len(LAYERS):
-            reader = f"{STYLEINV.conv_keys[index + 1]}.weight"
-            state[reader] = state[reader] * mean[None, :, None, None]
-    return {name: tensor.contiguous() for name, tensor in state.items()}
+    length = points.norm(dim=1, keepdim=True)
+    points = points / (length + 0.3 * length.mean())
+    found = F.normalize(points[torch.randperm(len(points), generator=draw)[:count]])
+    for _ in range(rounds):
+        likeness, nearest = (points @ found.T).max(dim=1)
+        sums = torch.zeros_like(found).index_add_(0, nearest, points * likeness[:, None])
+        few = nearest.bincount(minlength=count) < LEAST_PATCHES
+        sums[few] = points[torch.randint(len(points), (int(few.sum()),), generator=draw)]
+        found = F.normalize(sums)
+    return found
+
+
+def learn(
+    layer: Layer, clean: Tensor, noisy: Tensor, patches: int, rounds: int, draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Weights (channels, channels_in, 3, 3) and biases (channels,) of a convolution."""
+    upper = (len(clean), *clean.shape[2:])
+    places = torch.stack([torch.randint(most, (patches,), generator=draw) for most in upper])
+    seen = patches_at(places, clean)
+    noise = patches_at(places, noisy) - seen
+    mean = seen.mean(dim=0)
+    matrix = whitening(seen - mean, noise, layer.ridge)
+    filters = prototypes((seen - mean) @ matrix.T, layer.channels, rounds, draw) @ matrix
+    answers = seen @ filters.T
+    rank = min(patches, max(1, round((1 - layer.active) * patches)))
+    thresholds = answers.kthvalue(rank, dim=0).values
+    activation = F.relu(answers - thresholds).mean(dim=0)
+    weight = filters / activation[:, None]
+    return weight.unflatten(1, (layer.channels_in, 3, 3)).contiguous(), -thresholds / activation
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train, and write the weights with what the model card quotes."""
-    torch.manual_seed(args.seed)
-    images, labels, classes = load_split(args.data, "train", args.torchvision_cifar10)
-    test_images, test_labels, _ = load_split(args.data, "test", args.torchvision_cifar10)
-    model = TwoTasks(len(classes)).to(memory_format=torch.channels_last)
+    """Learn the four convolutions, and write them with what the model card quotes."""
     started = time.perf_counter()
-    for epoch in epochs(model, images, labels, args):
-        accuracy, error = evaluate(model, test_images, test_labels)
-        seconds = time.perf_counter() - started
-        print(
-            f"epoch {epoch}: accuracy {accuracy:.4f}, mse {error:.4f}, {seconds:.0f} s",
-            flush=True,
-        )
+    draw = torch.Generator().manual_seed(args.seed)
+    images = load_images(args.data, args.images, args.torchvision_cifar10, draw)
+    clean = enlarge(images, draw)
+    noisy = add_noise(clean, args.noise, draw)
+    weight, bias = imagenet_normalisation()
+    state = {"input.weight": weight.contiguous(), "input.bias": bias}
+    clean, noisy = (F.conv2d(x, weight, bias) for x in (clean, noisy))
+    for index, (layer, key) in enumerate(zip(CONVOLUTIONS, STYLEINV.conv_keys, strict=True)):
+        if index == 2:
+            clean, noisy = F.max_pool2d(clean, 2), F.max_pool2d(noisy, 2)
+        weight, bias = learn(layer, clean, noisy, args.patches, args.rounds, draw)
+        state[f"{key}.weight"], state[f"{key}.bias"] = weight, bias
+        clean, noisy = (F.relu(F.conv2d(pad(x), weight, bias)) for x in (clean, noisy))
+        print(f"{key}: {time.perf_counter() - started:.0f} s", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "bundled.safetensors"
-    # Every 25th image: a sample of all classes, which lie one after another.
-    save_file(normalise_activations(fold(model), images[::25]), weights)
+    save_file(state, weights)
     card = {
-        "classes": classes,
-        "training_images": len(images),
-        "test_images": len(test_images),
-        "activation_images": len(images[::25]),
-        "epochs": args.epochs,
-        "batch": args.batch,
-        "learning_rate": args.lr,
-        "reconstruction_weight": args.reconstruction_weight,
+        "images": len(images),
+        "patches": args.patches,
+        "rounds": args.rounds,
+        "noise": args.noise,
+        "convolutions": [asdict(layer) for layer in CONVOLUTIONS],
         "seed": args.seed,
-        "test_accuracy": accuracy,
-        "test_reconstruction_mse": error,
-        "training_seconds": seconds,
+        "training_seconds": round(time.perf_counter() - started),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "sha256": load_encoder(weights).sha256,
     }
     (args.out / "bundled.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-
-
-def epochs(
-    model: TwoTasks, images: Tensor, labels: Tensor, args: argparse.Namespace
-) -> Iterator[int]:
-    """Train the model; yields the number of each epoch, from 1 up, when it is over."""
-    generator = torch.Generator().manual_seed(args.seed)
-    steps = args.epochs * (len(images) // args.batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps)
-    for epoch in range(1, args.epochs + 1):
-        order = torch.randperm(len(images), generator=generator)
-        for batch in order[: len(order) // args.batch * args.batch].split(args.batch):
-            x = augment(normalise(images[batch]), generator)
-            x = x.contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
-                logits, painted = model(x)
-            classification = F.cross_entropy(logits.float(), labels[batch], label_smoothing=0.05)
-            reconstruction = F.mse_loss(painted.float(), x)
-            optimizer.zero_grad()
-            (classification + args.reconstruction_weight * reconstruction).backward()
-            optimizer.step()
-            schedule.step()
-        yield epoch
 
 
 def main() -> None:
@@ -215,10 +195,10 @@ def main() -> None:
         "--torchvision-cifar10", action="store_true", help="use (and download) CIFAR-10"
     )
     parser.add_argument("--out", type=Path, default=Path("styleinv/weights"))
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--reconstruction-weight", type=float, default=1.0)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--patches", type=int, default=40_000)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--noise", type=float, default=0.1, help="its largest deviation")
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())
 
