@@ -22,7 +22,7 @@ MOST_TOGETHER = 1024
 ON_CUDA = 24
 # On a CPU that pays for small pictures: of so many pixels on either side. For still smaller ones it
 # would change the last digits, because PyTorch has other code for a small picture than for several.
-ON_CPU, SMALL = 24, range(32, 49)
+ON_CPU, SMALL = 24, range(32, 65)
 
 
 def kind_of(task: Task) -> Hashable | None:
