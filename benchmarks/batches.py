@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ways import LOSSES, made_with, spread, take_turns
+from ways import LOSSES, compared, made_with, take_turns
 
 from styleinv.batch import Batch
 from styleinv.encoder import LAYERS, Encoder, load_encoder
@@ -51,14 +51,7 @@ def measured(encoder: Encoder, size: int, layer: str) -> dict[str, object]:
         ways[str(many)] = lambda many=many, share=share: milliseconds(
             tasks(encoder, size, layer, many, share)
         )
-    found = take_turns(ways, ROUNDS)
-    row = {
-        name: {
-            "ms": spread(values),
-            "times": spread([a / b for a, b in zip(found["1"], values, strict=True)]),
-        }
-        for name, values in found.items()
-    }
+    row = compared(take_turns(ways, ROUNDS), "1", "ms")
     print(
         f"{size:4} {layer}",
         *(

@@ -9,27 +9,20 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-from evaluations import FEWEST, WITHOUT
+from evaluations import FEWEST, usual_runs
 
 from styleinv.files import write_text
 from styleinv.preflight import OUT_OF_REACH
-from styleinv.protocol import FAST
-from styleinv.runs.store import read_records
 
 
 def main(folders: Sequence[str]) -> None:
     """Read, keep the cells without a run that passed theta, write."""
     cells = defaultdict(list)
-    for folder in folders:
-        for record in read_records(Path(folder)).values():
-            asked = record.asked
-            is_usual = asked.protocol.name == FAST.name and record.iterations_asked is None
-            is_square = asked.height == asked.width and not asked.encoder.startswith(WITHOUT)
-            if asked.loss == "gram" and is_usual and is_square:
-                cell = asked.encoder_sha256, asked.layer, str(asked.height)
-                cells[cell].append(record.result)
+    for record in usual_runs(folders):
+        asked = record.asked
+        if asked.loss == "gram":
+            cells[asked.encoder_sha256, asked.layer, str(asked.height)].append(record.result)
     found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for (encoder, layer, size), results in sorted(cells.items()):
         if len(results) >= FEWEST and all(x.stop_reason != "theta" for x in results):

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from ways import made_with, spread, take_turns
+from ways import compared, made_with, take_turns
 
 from styleinv.encoder import load_encoder
 from styleinv.files import write_text
@@ -41,13 +41,7 @@ def main() -> None:
             places[f"workers: {workers}"] = Execution(cluster=cluster)
         ways = {name: lambda place=place: sweep_seconds(place) for name, place in places.items()}
         seconds = take_turns(ways, ROUNDS)
-    found = {
-        name: {
-            "seconds": spread(values),
-            "times": spread([a / b for a, b in zip(seconds["one process"], values, strict=True)]),
-        }
-        for name, values in seconds.items()
-    }
+    found = compared(seconds, "one process", "seconds")
     for name, way in found.items():
         taken, times = way["seconds"], way["times"]
         print(

@@ -78,6 +78,20 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
+def compared(found: Mapping[str, Sequence[float]], first: str, unit: str) -> dict[str, Any]:
+    """Per way: what it took, by the name of its unit, and how many times as fast as `first` it is.
+
+    Ratios are between measurements of the same round.
+    """
+    return {
+        name: {
+            unit: spread(values),
+            "times": spread([a / b for a, b in zip(found[first], values, strict=True)]),
+        }
+        for name, values in found.items()
+    }
+
+
 def take_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """What each way returns, per round; the ways take turns, after one warm-up of each.
 
