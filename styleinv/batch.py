@@ -66,7 +66,6 @@ class Batch:
 
     def __init__(self) -> None:
         self._places: dict[Walk, tuple[int, Begun]] = {}
-        self._descent: Descent | None = None
         self._together: dict[Walk, int] = {}
 
     def __len__(self) -> int:
@@ -90,7 +89,6 @@ class Batch:
             begun = task.begin(callback, checkpoint)
             walk = Walk(begun.stages[-1], begun.start, task.protocol, begun.monitor)
         self._places[walk] = key, begun
-        self._descent = None
 
     def run(self) -> dict[int, Inversion]:
         """Go on until at least one task ends; the results of those that did.
@@ -102,11 +100,9 @@ class Batch:
             self._together[walk] = max(self._together.get(walk, 1), len(self))
         (task, *_) = (begun.task for _, begun in self._places.values())
         with task.settings():
-            if self._descent is None:
-                self._descent = Descent(list(self._places), self._evaluator(task))
+            descent = Descent(list(self._places), self._evaluator(task))
             while not (ended := [walk for walk in self._places if walk.minimum is not None]):
-                self._descent.go_on()
-            self._descent = None
+                descent.go_on()
             return dict(self._leave(walk) for walk in ended)
 
     def _leave(self, walk: Walk) -> tuple[int, Inversion]:

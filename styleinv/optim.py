@@ -136,8 +136,10 @@ class Monitor:
         Halves are counted in evaluations; the loss in the middle is that of the trace at or just
         before it.
         """
+        if self.least_gain is None:  # before the trace is gone through, at every iterate
+            return False
         own = [point for point in self.trace if point.stage == self.stage.name]
-        if self.least_gain is None or not own:
+        if not own:
             return False
         began = own[0].evaluations
         if self.evaluations - began < SLOW_AFTER:

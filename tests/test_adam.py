@@ -46,7 +46,7 @@ def start(number: int) -> Tensor:
 def walk(
     number: int, theta: float, protocol: Protocol = ROUNDS, budget: int = 12, **monitor: object
 ) -> Walk:
-    watching = Monitor(budget, theta, 1 + number, **monitor)  # type: ignore[arg-type]
+    watching = Monitor(budget, theta, 1 + number, **monitor)
     return Walk(stage(LOSSES[number]), start(number), protocol, watching)
 
 

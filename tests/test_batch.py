@@ -72,7 +72,7 @@ def test_every_loss_ends_as_it_does_alone(bundled: Encoder) -> None:
     alone = list[list[float]]()
     for number, task in enumerate(tasks):
         losses: list[float] = []
-        task.run(lambda iterate, kept=losses: kept.append(iterate.loss))  # type: ignore[misc]
+        task.run(lambda iterate, kept=losses: kept.append(iterate.loss))
         alone.append(losses)
         if number % 2:
             theta = (losses[120] + losses[121]) / 2
@@ -162,7 +162,7 @@ def test_a_stopped_sweep_goes_on(mixed: list[Task], tmp_path: Path) -> None:
     expected = [timeless(record) for record in records(mixed, tmp_path / "alone", batch=1)]
     for batch, then, looks in ((3, 1, 9), (1, 3, 9), (3, 3, 22)):
         folder, asked = tmp_path / f"{batch}-{then}-{looks}", itertools.count()
-        stopping = Execution(lambda n=looks, a=asked: next(a) > n, batch=batch)  # type: ignore[misc]
+        stopping = Execution(lambda n=looks, a=asked: next(a) > n, batch=batch)
         assert len(make_runs(mixed, folder, execution=stopping)) < len(mixed)
         assert list(folder.glob("*.checkpoint"))
         assert not list(folder.glob(".*.lock"))
