@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from styleinv import load_encoder
+from styleinv.encoder import Encoder
 
 
 @pytest.fixture
@@ -35,6 +36,11 @@ def test_trains_on_a_folder_of_images(tmp_path: Path, monkeypatch: pytest.Monkey
     card = json.loads((tmp_path / "out" / "bundled.json").read_text())
     assert (card["images"], card["patches"]) == (3, 300)
     assert card["sha256"] == load_encoder(tmp_path / "out" / "bundled.safetensors").sha256
+
+
+def test_the_encoder_that_ships_is_the_one_that_was_compared(bundled: Encoder) -> None:
+    found = json.loads(Path(train_encoder.__file__).with_name("comparison.json").read_text())
+    assert found["encoders"]["bundled"] == bundled.sha256
 
 
 def test_whitening_makes_the_covariance_the_identity(draw: torch.Generator) -> None:
