@@ -3,10 +3,10 @@
 Pictures that go side by side share each pass through the encoder, and nothing else: each has its
 own loss, its own state of Adam, its own `Monitor`, and ends as if it went alone.
 
-On CUDA the host looks at the losses every `LOOK_EVERY` iterations only, for each look waits until
-the device has done what it was told. In between, one iteration is replayed as a CUDA graph. Where a
-loss that was passed by would have ended a run, the iterations are made again from the last look
-up to that one: a run ends at the same iteration, however often the host looks.
+On CUDA the host looks at the losses every `LOOK_EVERY` iterations only, because each look waits for
+the device. In between, one iteration is replayed as a CUDA graph. If one of the losses in between
+would have ended a run, the iterations since the last look are made again up to that one: a run ends
+at the same iteration, however often the host looks.
 """
 
 import math

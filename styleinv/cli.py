@@ -236,7 +236,7 @@ def sweep(
 
     With `chapter` and `released`, runs of one layer and size share their passes through the encoder
     where that is faster: on a GPU, and for small pictures. --batch says how many at most, 1: none.
-    Each ends as it would alone; its seconds are those of all of them. Workers make single runs.
+    Each ends as it would alone; its seconds are those of the batch. Workers make single runs.
 
     Ctrl-C finishes the current iteration; the same command then continues.
     """
