@@ -1,0 +1,204 @@
+"""Do the measures see what eyes see? Pairs of pictures, answers without labels, the agreement.
+
+`python benchmarks/eye_study.py draw` draws pairs: two pictures of one style and size, at
+random over layers and losses. `sheets` makes contact sheets that say neither layer nor loss, and an
+empty form, in _build/eye_study. Whoever answers looks at nothing else, and saves the form as
+results/eye_study/answers-NAME.json. `agreement` compares the answers with the measures and writes
+results/eye_study.json.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.stats import binomtest
+from ways import write_record
+
+from styleinv.files import write_text
+from styleinv.runs import store
+from styleinv.runs.record import Measures
+
+ROOT = Path(__file__).parents[1]
+RESULTS, SHEETS = ROOT / "results", ROOT / "_build" / "eye_study"
+# Sweeps whose pictures the main figures show.
+SWEEPS = ("chapter", "from-noise-128")
+COUNT, SEED = 72, 2026
+PER_SHEET, SIDE, MARGIN, LINE = 4, 256, 10, 16
+QUESTIONS = {
+    "structures": "Which has the larger structures of the style: left, right, or tie?",
+    "artefacts": "Which has more places that do not belong to the style: left, right, or tie?",
+}
+ANSWERS = {"left": 1, "tie": 0, "right": -1}
+# What decides a question, and whether two values are compared by their ratio or their difference.
+MEASURES = {"structures": ("largest_kept", True), "artefacts": ("artefact_area", False)}
+# The agreement that counts as reliable, and from how many answers on it is told.
+RELIABLE, FEWEST = 0.9, 20
+
+Pair = dict[str, str]
+Answers = dict[str, list[int]]
+
+
+def draw(runs: Path, count: int = COUNT) -> list[Pair]:
+    """Pairs of pictures of one sweep and one style, each pair as likely as any other."""
+    chance, pairs = random.Random(SEED), []
+    for sweep in SWEEPS:
+        kept = [(path, x) for path, x in store.read_records(runs / sweep).items() if x.picture]
+        for (one, record), (other, another) in itertools.combinations(kept, 2):
+            if record.source == another.source:
+                left, right = chance.sample((one.stem, other.stem), 2)
+                pair = {"sweep": sweep, "style": record.source, "left": left, "right": right}
+                pairs.append(pair)
+    return chance.sample(pairs, count)
+
+
+def sheets(pairs: Sequence[Pair], runs: Path, folder: Path) -> None:
+    """Contact sheets of four pairs, each beside its style image, and an empty form."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbered = list(enumerate(pairs, start=1))
+    for start in range(0, len(pairs), PER_SHEET):
+        some = numbered[start : start + PER_SHEET]
+        size = 3 * (SIDE + MARGIN) + MARGIN, len(some) * (SIDE + LINE + MARGIN) + MARGIN
+        canvas = Image.new("RGB", size, "white")
+        pen = ImageDraw.Draw(canvas)
+        for row, (number, pair) in enumerate(some):
+            top = MARGIN + row * (SIDE + LINE + MARGIN)
+            for column, (title, path) in enumerate(shown(pair, runs).items()):
+                left = MARGIN + column * (SIDE + MARGIN)
+                with Image.open(path) as picture:
+                    whole = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+                canvas.paste(whole, (left, top + LINE))
+                pen.text((left, top), f"{number} {title}", fill="black")
+        canvas.save(folder / f"sheet-{start // PER_SHEET + 1:02}.png")
+    empty = [
+        {"pair": number, **dict.fromkeys(QUESTIONS, "")} for number in range(1, len(pairs) + 1)
+    ]
+    form = {"who": "", "date": "", "questions": QUESTIONS, "answers": empty}
+    write_text(folder / "form.json", json.dumps(form, indent=1) + "\n")
+
+
+def shown(pair: Pair, runs: Path) -> dict[str, Path]:
+    """The three pictures of a pair, by their titles on the sheet."""
+    pictures = {side: runs / pair["sweep"] / f"{pair[side]}.png" for side in ("left", "right")}
+    with Image.open(pictures["left"]) as picture:
+        style = store.style_file_name(pair["style"], min(picture.size))
+    return {"style": RESULTS / "runs" / "styles" / style, **pictures}
+
+
+def difference(question: str, left: Measures, right: Measures) -> float:
+    """How much more the measure sees on the left: a logarithm of a ratio, or a difference."""
+    name, is_ratio = MEASURES[question]
+    ours, theirs = getattr(left, name), getattr(right, name)
+    if not is_ratio or ours == theirs:
+        return float(ours - theirs)
+    return math.log(ours / theirs) if ours and theirs else math.copysign(math.inf, ours - theirs)
+
+
+def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, Any]:
+    """How often a measure says what an eye says, among the pairs that the eye does not call a tie.
+
+    `smallest` is the least difference such that of all pairs that differ as much or more, twenty
+    at least, the two agree in nine of ten.
+    """
+    decided = [(abs(d), np.sign(d) == a) for d, a in zip(differences, answers, strict=True) if a]
+    sizes, agreed = (np.array(column) for column in zip(*decided, strict=True))
+    reliable = [
+        float(size)
+        for size in np.unique(sizes)
+        if (sizes >= size).sum() >= FEWEST and agreed[sizes >= size].mean() >= RELIABLE
+    ]
+    interval = binomtest(int(agreed.sum()), len(agreed)).proportion_ci(method="wilson")
+    return {
+        "decided": len(agreed),
+        "agreed": int(agreed.sum()),
+        "low": interval.low,
+        "high": interval.high,
+        "smallest": min(reliable, default=None),
+    }
+
+
+def both(first: Sequence[int], second: Sequence[int]) -> dict[str, int]:
+    """How two raters' answers go together."""
+    pairs = list(zip(first, second, strict=True))
+    return {
+        "same": sum(a == b for a, b in pairs),
+        "opposite": sum(a * b < 0 for a, b in pairs),
+        "decided_by_both": sum(a * b != 0 for a, b in pairs),
+        "ties_of_both": sum(a == b == 0 for a, b in pairs),
+        "of": len(pairs),
+    }
+
+
+def agreement(pairs: Sequence[Pair], answers: dict[str, Answers], runs: Path) -> Any:
+    """The measures against every rater and all of them, and the raters against each other."""
+    found: dict[str, Any] = {"smallest_seen": {}, "measures": [], "raters": [], "pairs": []}
+    records = [
+        [
+            store.read_record(runs / pair["sweep"] / f"{pair[side]}.json")
+            for side in ("left", "right")
+        ]
+        for pair in pairs
+    ]
+    told = {
+        question: [difference(question, *(one.measures for one in two)) for two in records]
+        for question in QUESTIONS
+    }
+    for question, (name, is_ratio) in MEASURES.items():
+        by_rater = {who: given[question] for who, given in answers.items()}
+        everyone = list(itertools.chain(*by_rater.values()))
+        for who, given in {**by_rater, "all": everyone}.items():
+            row = compare(told[question] * (len(given) // len(pairs)), given)
+            if row["smallest"] is not None and is_ratio:
+                row["smallest"] = math.exp(row["smallest"])
+            found["measures"].append({"question": question, "measure": name, "who": who, **row})
+        found["smallest_seen"][name] = row["smallest"]
+        for (who, first), (other, second) in itertools.combinations(by_rater.items(), 2):
+            found["raters"].append(
+                {"question": question, "who": [who, other], **both(first, second)}
+            )
+    for number, (pair, two) in enumerate(zip(pairs, records, strict=True), start=1):
+        row = {"pair": number, **pair}
+        for question, (name, _) in MEASURES.items():
+            row[name] = [getattr(one.measures, name) for one in two]
+            row[question] = [given[question][number - 1] for given in answers.values()]
+        found["pairs"].append(row)
+    return found
+
+
+def read_answers(folder: Path) -> dict[str, Answers]:
+    """The filled-in forms by who answered: 1 for left, 0 for a tie, -1 for right."""
+    forms = [
+        json.loads(x.read_text(encoding="utf-8")) for x in sorted(folder.glob("answers-*.json"))
+    ]
+    return {
+        form["who"]: {q: [ANSWERS[row[q]] for row in form["answers"]] for q in QUESTIONS}
+        for form in forms
+    }
+
+
+def main() -> None:
+    """Draw, show, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", choices=("draw", "sheets", "agreement"))
+    parser.add_argument("--runs", type=Path, default=RESULTS / "runs", help="the folder of sweeps")
+    given = parser.parse_args()
+    study = RESULTS / "eye_study"
+    if given.step == "draw":
+        write_record(study / "pairs.json", {"seed": SEED, "pairs": draw(given.runs)})
+        return
+    pairs = json.loads((study / "pairs.json").read_text(encoding="utf-8"))["pairs"]
+    if given.step == "sheets":
+        sheets(pairs, given.runs, SHEETS)
+    else:
+        found = agreement(pairs, read_answers(study), given.runs)
+        write_record(RESULTS / "eye_study.json", found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The eye study's arithmetic, and that its sheets show what was drawn and nothing else."""
+
+import json
+import math
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import eye_study
+import numpy as np
+import pytest
+from PIL import Image
+
+from styleinv.runs.sweeps import sweep
+
+
+def test_agreement_is_counted_where_the_eye_decides() -> None:
+    """Below a difference of 3 the measure tosses a coin, above it is right; ties do not count."""
+    differences = [(-1) ** i * 0.1 * i for i in range(1, 101)]
+    wrong = [0 < i < 30 and i % 3 > 0 for i in range(1, 101)]
+    answers = [
+        int(math.copysign(1, d)) * (1 - 2 * no) for d, no in zip(differences, wrong, strict=True)
+    ]
+    found = eye_study.compare([*differences, 7.0, 8.0], [*answers, 0, 0])
+    assert (found["decided"], found["agreed"]) == (100, 80)
+    assert [found["low"], found["high"]] == pytest.approx([0.7112, 0.8666], abs=1e-4)  # by hand
+    # Of those from 1.8 on, 8 of 83 are wrong; of those from 1.7 on, 9 of 84.
+    assert found["smallest"] == pytest.approx(1.8)
+
+
+def test_a_measure_that_only_guesses_has_no_smallest_difference() -> None:
+    found = eye_study.compare([1.0, -1.0] * 50, [1] * 100)
+    assert (found["agreed"], found["smallest"]) == (50, None)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [(8.0, 4.0, math.log(2)), (0.0, 4.0, -math.inf), (4.0, 0.0, math.inf), (0.0, 0.0, 0.0)],
+)
+def test_sizes_differ_by_a_factor(ours: float, theirs: float, expected: float) -> None:
+    left, right = (SimpleNamespace(largest_kept=size) for size in (ours, theirs))
+    measures: Any = left, right
+    assert eye_study.difference("structures", *measures) == pytest.approx(expected)
+
+
+def test_sheets_show_the_drawn_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels are enlarged, not smoothed; the form tells nothing but numbers."""
+    for name in eye_study.SWEEPS:
+        losses = ["moment-1", "moment-2", "gram"]
+        cell: dict[str, Any] = {"size": 64, "iterations": 1, "layers": ["relu_1_1"]}
+        sweep(["bundled:strokes"], losses=losses, folder=tmp_path / name, **cell)
+    pairs = eye_study.draw(tmp_path, 6)
+    assert len({frozenset((pair["left"], pair["right"])) for pair in pairs}) == 3
+    assert {pair["sweep"] for pair in pairs} == set(eye_study.SWEEPS)
+    eye_study.sheets(pairs, tmp_path, tmp_path / "sheets")
+    with Image.open(tmp_path / "sheets" / "sheet-02.png") as sheet:
+        drawn = np.asarray(sheet)[26 : 26 + 256, 276 : 276 + 256]
+    with Image.open(tmp_path / pairs[4]["sweep"] / f"{pairs[4]['left']}.png") as picture:
+        np.testing.assert_array_equal(drawn[::4, ::4], np.asarray(picture))
+    np.testing.assert_array_equal(drawn[::4, ::4], drawn[3::4, 3::4])
+    form = (tmp_path / "sheets" / "form.json").read_text(encoding="utf-8")
+    assert len(json.loads(form)["answers"]) == 6
+    assert not re.search("gram|moment|relu|[0-9a-f]{8}", form)
