@@ -64,11 +64,12 @@ reference: env
 	$(BIN)/styleinv sweep --reference results/reference.yml --encoder "$(ENCODER)"
 
 # All reference runs again, in another folder, and the chapter's claims by those. It goes on where it was stopped.
+# Some of them: make repeat ONLY="bundled-64 random-64" CLAIMS=C1
 repeat: env
 	@mkdir -p _build/repeat
 	cp results/reference.yml _build/repeat
-	$(BIN)/styleinv sweep --reference _build/repeat/reference.yml --encoder "$(ENCODER)"
-	$(BIN)/styleinv claims --results _build/repeat
+	$(BIN)/styleinv sweep --reference _build/repeat/reference.yml --encoder "$(ENCODER)" $(ONLY:%=--only %)
+	$(BIN)/styleinv claims $(CLAIMS) --results _build/repeat
 
 # The chapter's own Adam, in the background.
 chapter: env

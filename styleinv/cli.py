@@ -210,6 +210,7 @@ def sweep(
     device: DeviceOption = "cpu",
     out: OutOption = OUT,
     reference: Annotated[Path | None, Option(help="File that lists runs, see above.")] = None,
+    only: Annotated[Texts, Option(help="One of its sweeps; repeatable; default: all.")] = None,
     workers: Annotated[int | None, Option(help="Number of runs at once, a process each.")] = None,
     scheduler: Annotated[str | None, Option(help="A Dask scheduler's address, see above.")] = None,
     tls_ca: Annotated[Path | None, Option(help="Who has signed its certificate, PEM.")] = None,
@@ -223,8 +224,8 @@ def sweep(
 
     Example: styleinv sweep --style painting.jpg --style bundled:strokes --seeds 3 --workers 2
 
-    With --reference FILE, the file lists the runs, and they are saved in runs/ beside it. Besides
-    it, only --encoder, --device and the options from --workers on then have an effect. By default
+    With --reference FILE, the file lists the runs, and they are saved in runs/ beside it. --only,
+    --encoder, --device and the options from --workers on have an effect then, no other. By default
     one process takes as many threads as the machine offers, and workers share them; another number
     can change a result's last digits. The runs of the book: --reference results/reference.yml
     --encoder vgg19-normalised makes those that are missing, and with a copy of that file alone in
@@ -273,7 +274,9 @@ def sweep(
         else:
             from styleinv_book.ablation import KNOWN
 
-            complete = make_reference_runs(reference, encoder, device, report, execution, KNOWN)
+            complete = make_reference_runs(
+                reference, encoder, device, report, execution, KNOWN, only or ()
+            )
     if not complete:
         report(GOES_ON)
         raise typer.Exit(130)
@@ -340,6 +343,9 @@ def book(
 @app.command()
 def verify(
     folder: Annotated[Path, Argument(help="Folder of records; its subfolders count as well.")],
+    measure: Annotated[
+        int | None, Option(min=0, help="Measure this many pictures again; default: all.")
+    ] = None,
     rerun: Annotated[int, Option(min=0, help="Make this many small runs again.")] = 0,
     encoder: Annotated[
         str | None,
@@ -349,13 +355,15 @@ def verify(
 ) -> None:
     """Check every hash and every measure of kept runs; with --rerun, make some of them again.
 
-    Example: styleinv verify results/ --rerun 3 --encoder vgg19-normalised
+    Example: styleinv verify results/ --measure 40 --rerun 3 --encoder vgg19-normalised
 
     Images of your own are looked for in the current folder, by their names.
     """
     from styleinv.runs import verification
 
-    found = verification.verify(folder, rerun=rerun, encoder=encoder, seed=seed, report=report)
+    found = verification.verify(
+        folder, measure=measure, rerun=rerun, encoder=encoder, seed=seed, report=report
+    )
     print(
         f"{found.records} records, {found.pictures} with their picture, {found.measured} measured "
         f"again, {len(found.reruns)} made again: {len(found.wrong) or 'nothing'} wrong"

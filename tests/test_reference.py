@@ -68,6 +68,20 @@ def test_makes_what_is_missing_and_reads_it_back(file: Path, made: Path) -> None
     assert sum(line.endswith("kept from an earlier run") for line in lines) == len(lines) - 2 == 6
 
 
+def test_makes_some_sweeps_only_if_asked_to(file: Path) -> None:
+    """Without the weights that only other sweeps need."""
+    sweeps = yaml.safe_load(file.read_text())
+    sweeps["encoder_sha256"] = 64 * "0"
+    sweeps["sweeps"]["few"]["encoder"] = "bundled"
+    file.write_text(yaml.safe_dump(sweeps))
+    assert make_reference_runs(file, "bundled", only=["few"])
+    assert len(reference_runs("few", file.parent)) == 2
+    assert not (file.parent / "runs" / "stops").exists()
+    for only, problem in ((["few", "stops"], "has the fingerprint"), (["lot"], "only is 'lot'")):
+        with pytest.raises(InputError, match=problem):
+            make_reference_runs(file, "bundled", only=only)
+
+
 @pytest.mark.parametrize(
     ("part", "line"),
     [("made_with", "strokes relu_1_1 gram: loss "), ("measures", "Measured again: strokes-")],

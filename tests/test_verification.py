@@ -69,6 +69,20 @@ def test_finds_nothing_wrong_with_what_was_written(runs: Path) -> None:
     assert all(line.endswith("bit for bit the same") for line in found.reruns)
 
 
+def test_measures_some_pictures_only_if_asked_to(runs: Path) -> None:
+    """The seed says which; every hash is checked all the same."""
+    found = [verify(runs, measure=1, seed=seed) for seed in range(8)]
+    assert {(one.pictures, one.measured, one.unmeasured["it was not drawn"]) for one in found} == {
+        (2, 1, 1)
+    }
+    alter(gram(runs), measures={"colour_distance": 99.0})
+    found = [verify(runs, measure=1, seed=seed) for seed in range(8)]
+    assert {len(one.wrong) for one in found} == {0, 1}
+    assert len(verify(runs, measure=5).wrong) == 1
+    alter(gram(runs), seal=False, result={"loss": 1e-9})
+    assert len(verify(runs, measure=0).wrong) == 1
+
+
 @pytest.mark.parametrize(
     "parts",
     [

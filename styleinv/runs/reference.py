@@ -5,7 +5,7 @@ style images are in `results/runs/styles`. They are committed and made again onl
 `RESULTS_VERSION` is raised.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -84,6 +84,7 @@ def make_reference_runs(
     report: Callable[[str], object] = lambda line: None,
     execution: Execution = HERE,
     protocols: Mapping[str, Protocol] = PROTOCOLS,
+    only: Sequence[str] = (),
 ) -> bool:
     """Make the runs that are missing, in runs/ beside the file, and pack their records.
 
@@ -97,23 +98,28 @@ def make_reference_runs(
         report: called with one line of text per finished run.
         execution: how and where the runs are made.
         protocols: the protocols by name.
+        only: the names of the sweeps to make; all by default.
 
     Returns:
         whether all runs are there; False if `execution` stopped.
 
     Raises:
-        InputError: the file cannot be read, names an unknown protocol, or names other weights.
+        InputError: the file cannot be read, has no such sweep, names an unknown protocol, or names
+            other weights than a sweep needs.
     """
     reference = read_reference(file)
+    names = tuple(reference.sweeps)
+    sweeps = {one_of("only", x, names): reference.sweeps[x] for x in only or names}
     encoder = load_encoder(encoder_file, device=device)
-    if encoder.sha256 != reference.encoder_sha256:
+    needed = any(entry.encoder is None for entry in sweeps.values())
+    if needed and encoder.sha256 != reference.encoder_sha256:
         raise InputError(
             f"encoder {encoder_file!r} has the fingerprint {encoder.sha256[:12]}, but the runs of "
             f"{str(file)!r} need {reference.encoder_sha256[:12]}"
         )
     if encoder.sha256 == NORMALISED_SHA256:  # whatever the file is called here
         encoder = encoder.named(NORMALISED_NAME)
-    for name, entry in reference.sweeps.items():
+    for name, entry in sweeps.items():
         protocol = protocols[one_of(f"protocol of sweep {name}", entry.protocol, tuple(protocols))]
         report(f"Sweep {name}")
         for style in entry.styles:

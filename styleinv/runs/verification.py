@@ -29,8 +29,8 @@ from styleinv.runs.store import Run
 # SciPy round differently. The grid is recorded with three decimals.
 MEASURES_WITHIN, GRID_WITHIN = 1e-3, 1.5e-3
 
-# Larger or longer runs are not made again, because that would take minutes.
-LARGEST_RERUN, MOST_EVALUATIONS = 128, 3000
+# Runs that took more seconds than this are not made again.
+LONGEST_RERUN = 60
 # Encoders that need neither a file nor a download.
 OFFLINE = ("bundled", "random")
 
@@ -65,6 +65,7 @@ class Report:
 def verify(
     folder: Path,
     *,
+    measure: int | None = None,
     rerun: int = 0,
     encoder: str | None = None,
     seed: int | None = None,
@@ -73,6 +74,7 @@ def verify(
     """Check every record and picture in `folder` and below.
 
     Args:
+        measure: how many pictures to measure again, drawn at random; all by default.
         rerun: how many runs to make again, drawn at random among the small ones.
         encoder: weights for runs whose encoder is a file; without it, these are not drawn.
         seed: seed of the draw; by default, it differs every time.
@@ -81,7 +83,7 @@ def verify(
     Raises:
         InputError: `folder` has no records, or fewer than `rerun` runs that can be made again.
     """
-    found, intact = Report(), []
+    found, intact = Report(), dict[Path, Run]()
     places = _places(folder, found)
     if not found.records:
         raise InputError(f"folder is {str(folder)!r}, but must hold run records")
@@ -91,16 +93,23 @@ def verify(
         except (InputError, FileNotFoundError) as error:
             found.wrong.append(str(error))
             continue
-        intact.append(run)
+        intact[path] = run
         found.pictures += run.pixels is not None
         if path.stem[-8:] != run.record.address[:8]:
             found.wrong.append(f"record {str(path)!r} has the name of another run")
-        _check_measures(run, path, places[path][-1], found)
+    shown = [path for path, run in intact.items() if run.pixels is not None]
+    few = len(shown) if measure is None else min(measure, len(shown))
+    drawn = {*random.Random(seed).sample(shown, few)}
+    for path, run in intact.items():
+        if run.pixels is None or path in drawn:
+            _check_measures(run, path, places[path][-1], found)
+        else:
+            found.unmeasured["it was not drawn"] += 1
     named = {(path.parent, path.stem[-8:]) for path in places}
     for picture in store.files_in(folder, f"{store.NAMES}.png"):
         if (picture.parent, picture.stem[-8:]) not in named:
             found.wrong.append(f"picture {str(picture)!r} has no record")
-    for run, task in _draw(intact, rerun, encoder, seed):
+    for run, task in _draw([*intact.values()], rerun, encoder, seed):
         kept, again, name = run.record, _make_again(run.record, task), f"record {str(run.path)!r}"
         differences = _differences(kept, again)
         found.wrong += [f"{name} made again has {what}" for what in differences]
@@ -196,7 +205,7 @@ def _task_of(record: Record, weights: Encoder | None) -> Task | None:
     is_given = weights is not None and weights.sha256 == asked.encoder_sha256
     encoder = weights.named(asked.encoder) if weights is not None and is_given else name
     size, fit = _size_and_fit(record)
-    is_small = asked.width <= LARGEST_RERUN and record.result.evaluations <= MOST_EVALUATIONS
+    is_small = record.result.seconds <= LONGEST_RERUN
     if not (is_small and record.is_repeatable and (is_given or name in OFFLINE)):
         return None
     with suppress(InputError):
