@@ -396,7 +396,7 @@ def claims(
         for effect in row.effects:
             mark = f"beside, {effect.finding}" if effect.part.beside else effect.finding
             print(
-                f"    {mark}: {effect.part.says}: {effect}; rule: {effect.part.rule}; "
+                f"    {mark}: {effect.part.says}: {effect}; rule: {effect.allowed}; "
                 f"{effect.comparisons} comparisons, {effect.styles} styles"
             )
     for path in altered:

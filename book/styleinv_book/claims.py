@@ -1,43 +1,51 @@
-"""The chapter's claims, each with a measure, an effect and a verdict, computed from the records.
+"""The chapter's claims, each with measures, effects and a verdict, computed from the records.
 
 `book/claims.yml` says what is claimed, what is measured and which rule decides; `judge` computes it
-from `results/runs`. The effect of a part comes with a 95% interval from a bootstrap in two levels
-(styles, then the seeds of each): Davison and Hinkley 1997, section 3.8.
+from `results/runs`. The effect of a part comes with an interval (`styleinv_book.intervals`) at the
+level that the other parts of its claim leave it.
 """
 
 import itertools
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import correlation
+from statistics import correlation, median
 from typing import Literal
 
 import msgspec
-import numpy as np
+from msgspec import UNSET
 
+from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of
+from styleinv.losses import LOSSES
 from styleinv.runs import store
-from styleinv.runs.record import Measures, Plain, Record, TracePoint
+from styleinv.runs.record import Along, Measures, Plain, Record
+from styleinv_book.intervals import ALPHA, Means, Sample, holm, resampled
 
-Finding = Literal["holds", "fails", "undecided"]
-Verdict = Literal["supported", "partly supported", "not supported", "undecided"]
+Finding = Literal["holds", "fails", "undecided", "too few runs"]
+Verdict = Literal["supported", "partly supported", "not supported", "undecided", "too few runs"]
 Kind = Literal["ratio", "difference", "level", "factor between seeds", "correlation between seeds"]
+Visible = Literal["visibly more", "visibly less", "not visibly more", "not visibly less"]
 Names = str | tuple[str, ...] | None
 Records = Mapping[Path, Record]
 
-RESAMPLES, BOOTSTRAP_SEED = 10_000, 0
-# The costs of convergence, see `value`.
-COSTS = ("iterations_to_converge", "evaluations_to_converge", "seconds_to_converge")
-MEASURES = ("loss", "converged", "clean", "failed", *COSTS, *Measures.__struct_fields__)
+# Fewer than these decide nothing.
+LEAST_COMPARISONS, LEAST_STYLES = 10, 5
+# What a run takes to theta, see `_cost`.
+COSTS = ("iterations_to_theta", "evaluations_to_theta", "seconds_to_theta")
+SHARES = ("converged", "stuck", "clean")  # 0 or 1 for a run
+STRUCTURES = tuple(f"structure_{side}" for side in (5, 9, 17, 33, 49))
+SEEN = (*Along.__struct_fields__, *Measures.__struct_fields__, "in_place")
+MEASURES = (*SHARES, *COSTS, *STRUCTURES, *dict.fromkeys(SEEN))
+EYE_STUDY = "eye_study.json"
 
 
 class Terms(Plain, frozen=True):
-    """When a run has converged, and when its picture is clean; see `book/claims.yml`."""
+    """Where theta is, when a run has converged, and when a picture is clean."""
 
-    loss: float
+    theta: float
+    converged: float
     artefact_area: float
-    noise: float
 
 
 class Rule(Plain, frozen=True):
@@ -47,18 +55,14 @@ class Rule(Plain, frozen=True):
     below: float = math.inf
 
     def __post_init__(self) -> None:
-        if not (str(self) and self.above < self.below):
+        if not (self.bounds and self.above < self.below):
             raise ValueError("a rule needs `above`, or `below`, or both with `above` being less")
 
-    def __str__(self) -> str:
-        bounds = msgspec.structs.asdict(self).items()
-        return ", ".join(f"{side} {bound:g}" for side, bound in bounds if math.isfinite(bound))
-
-    def finding(self, low: float, high: float) -> Finding:
-        """Whether the interval from `low` to `high` lies inside the range, outside, or across."""
-        if self.above < low and high < self.below:
-            return "holds"
-        return "fails" if high <= self.above or low >= self.below else "undecided"
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds that there are, by their side."""
+        sides = msgspec.structs.asdict(self).items()
+        return {side: bound for side, bound in sides if math.isfinite(bound)}
 
 
 class Choice(Plain, frozen=True):
@@ -66,24 +70,37 @@ class Choice(Plain, frozen=True):
 
     Attributes:
         sweep, layer, loss: one name or several; None stands for all.
-        least_artefact_area: artefacts cover at least this share of the picture.
+        least_artefact_area, most_artefact_area: artefacts cover such a share of the picture.
     """
 
     sweep: Names = None
     layer: Names = None
     loss: Names = None
     least_artefact_area: float = 0.0
+    most_artefact_area: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, chosen, allowed in (("layer", self.layer, LAYERS), ("loss", self.loss, LOSSES)):
+            for one in _names(chosen):
+                one_of(name, one, tuple(allowed))
 
     def among(self, records: Records) -> Records:
         """The chosen ones of the records. The folder of a record is named after its sweep."""
         return {path: record for path, record in records.items() if self._has(path, record)}
 
     def _has(self, path: Path, record: Record) -> bool:
+        wanted = self.sweep, self.layer, self.loss
         given = path.parent.name, record.asked.layer, record.asked.loss
-        return record.measures.artefact_area >= self.least_artefact_area and all(
-            wanted is None or name in ((wanted,) if isinstance(wanted, str) else wanted)
-            for wanted, name in zip((self.sweep, self.layer, self.loss), given, strict=True)
-        )
+        if not all(x is None or y in _names(x) for x, y in zip(wanted, given, strict=True)):
+            return False
+        if (self.least_artefact_area, self.most_artefact_area) == (0.0, 1.0):
+            return True
+        area = math.nan if record.measures is UNSET else record.measures.artefact_area
+        return self.least_artefact_area <= area <= self.most_artefact_area
+
+
+def _names(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names or ()
 
 
 class Part(Plain, frozen=True):
@@ -98,9 +115,9 @@ class Part(Plain, frozen=True):
         effect: how the sides differ, or what they are (`level`), or how two seeds differ: by a
             factor in the measure, or in the places of their artefacts (correlation of the shares
             that these cover on an 8 x 8 grid).
-        rule: decides whether the part holds.
+        rule: decides whether the part holds; in words, by what is just visible.
         runs: all other runs are left out.
-        losses_within: two runs are compared if their final losses differ by this factor or less.
+        at: the loss at which pictures are compared; by default each run's last.
         beside: whether the part is only shown and does not count for the verdict.
     """
 
@@ -108,10 +125,10 @@ class Part(Plain, frozen=True):
     measure: str
     of: Choice
     effect: Kind
-    rule: Rule
+    rule: Rule | Visible
     against: Choice | None = None
     runs: Choice = Choice()
-    losses_within: float = math.inf
+    at: float | None = None
     beside: bool = False
 
     def __post_init__(self) -> None:
@@ -124,48 +141,107 @@ class Part(Plain, frozen=True):
         """Whether the effect is a factor, which is averaged as a logarithm."""
         return self.effect in ("ratio", "factor between seeds")
 
+    def resolved(self, smallest: Mapping[str, float]) -> Rule:
+        """The rule in numbers; `smallest` is what is just visible, by measure.
+
+        Raises:
+            InputError: it does not say what is visible in this part's measure.
+        """
+        if isinstance(self.rule, Rule):
+            return self.rule
+        one_of("measure whose smallest difference is known", self.measure, tuple(smallest))
+        step = smallest[self.measure]
+        less = 1 / step if self.is_factor else -step
+        if self.rule == "visibly more":
+            return Rule(above=step)
+        if self.rule == "visibly less":
+            return Rule(below=less)
+        return Rule(below=step) if self.rule == "not visibly more" else Rule(above=less)
+
 
 class Claim(Plain, frozen=True):
     """A claim of the chapter and how it is judged.
 
-    `reading` interprets the numbers; {0}, {1}, ... in it stand for the effects of the parts.
+    Attributes:
+        claim: what is claimed, in our words; `where` it is, the `figure`'s page.
+        chapter, did: what the chapter says, what we did.
+        reading: what came out; {0}, {1}, ... in it stand for the effects of the parts.
+        sure, change: how sure we are, and what would change our mind.
     """
 
     claim: str
     where: str
     figure: str
     parts: tuple[Part, ...]
+    chapter: str = ""
+    did: str = ""
     reading: str = ""
+    sure: str = ""
+    change: str = ""
     note: str = ""
 
 
 class Claims(Plain, frozen=True):
-    """The content of `book/claims.yml`: the terms, and the claims by their ids."""
+    """The content of `book/claims.yml`: terms, what is just visible, the claims by their ids."""
 
     terms: Terms
     claims: dict[str, Claim]
+    smallest: dict[str, float]
 
 
 class Effect(Plain, frozen=True):
-    """The effect that a part asks for, with its 95% interval and the finding of its rule.
+    """The effect that a part asks for, with its interval and the finding of its rule.
 
     Attributes:
-        estimate, low, high: the mean and the ends of the interval; NaN without a comparison.
+        rule: the part's, in numbers.
+        estimate, low, high: the mean and the ends of the interval; NaN for too few runs.
+        level: how often such an interval misses, such as 0.05.
         comparisons, styles: the number of comparisons, and of the styles that they are from.
+        minutes: what the runs would take that are missing for a finding; NaN if it is not known.
+        pair: the records of the comparison nearest to the median, of those that have pictures.
     """
 
     part: Part
+    rule: Rule
     estimate: float
     low: float
     high: float
+    level: float
     comparisons: int
     styles: int
     finding: Finding
+    minutes: float
+    pair: tuple[Path, ...]
 
     def __str__(self) -> str:
-        if self.comparisons == 0:
-            return "no run got there"
-        return f"{self.estimate:.3g} ({self.low:.3g} to {self.high:.3g})"
+        if self.finding == "too few runs":
+            cost = "" if math.isnan(self.minutes) else f"; enough: {self.minutes:.0f} minutes more"
+            return f"{self.comparisons} comparisons, {self.styles} styles{cost}"
+        shown = [self.shown(x) for x in (self.estimate, self.low, self.high)]
+        return f"{shown[0]}{self.unit} ({shown[1]} to {shown[2]})"
+
+    @property
+    def unit(self) -> str:
+        """What the effect is in, with what stands before it: "%", " px", ..., or nothing."""
+        return "" if self.part.effect.startswith(("ratio", "f", "c")) else unit(self.part.measure)
+
+    def shown(self, value: float) -> str:
+        """A value of the effect in its unit, which is not written."""
+        return f"{100 * value:.0f}" if self.unit == "%" else f"{value:.3g}"
+
+    @property
+    def allowed(self) -> str:
+        """The rule in words and numbers."""
+        return ", ".join(f"{s} {self.shown(x)}{self.unit}" for s, x in self.rule.bounds.items())
+
+
+def unit(measure: str) -> str:
+    """The unit of a measure, with what stands before it."""
+    if measure in (*SHARES, "artefact_area", "in_place"):
+        return "%"
+    units = {"colour_distance": " CIELAB units", "largest_kept": " px", "noise": " dB"}
+    decibels = {"psnr": " dB", "psnr_of_pairs": " dB", "artefacts": " per 10,000 px"}
+    return (units | decibels).get(measure, "")
 
 
 class Row(Plain, frozen=True):
@@ -175,14 +251,6 @@ class Row(Plain, frozen=True):
     claim: Claim
     effects: Sequence[Effect]
     verdict: Verdict
-
-
-class Sample(Plain, frozen=True):
-    """One of the numbers whose mean is an effect, with its style and its seed (or its cell)."""
-
-    style: str
-    within: object
-    value: float
 
 
 def read_claims(file: Path) -> Claims:
@@ -206,75 +274,140 @@ def judge(
     (`styleinv.runs.verification` checks more).
 
     Raises:
-        InputError: the file or a record cannot be read, a part has nothing to compare, or its
-            effect cannot be computed, such as a ratio of negative numbers.
+        InputError: the file or a record cannot be read, or an effect cannot be computed, such as a
+            ratio of negative numbers.
     """
     content = read_claims(Path(file))
     records = store.read_records(Path(results, "runs"))
+    smallest = content.smallest | _seen(Path(results, EYE_STUDY), content.smallest)
     rows = []
     for name in wanted or content.claims:
         claim = content.claims[one_of("claim", name, tuple(content.claims))]
-        effects = [_effect(part, records, content.terms, name) for part in claim.parts]
+        try:
+            drafts = [_draft(part, records, content.terms, smallest) for part in claim.parts]
+        except (ArithmeticError, TypeError, ValueError) as error:
+            raise InputError(f"claim {name} cannot be judged: {error}") from error
+        effects = _judged(drafts, records)
         counted = [effect.finding for effect in effects if not effect.part.beside]
         rows.append(Row(name, claim, effects, verdict(counted)))
     return rows, [path for path, record in records.items() if not record.is_intact]
+
+
+def _seen(file: Path, smallest: Mapping[str, float]) -> dict[str, float]:
+    """The smallest differences that the eye study could see, where they are larger."""
+    if not file.is_file():
+        return {}
+    found = msgspec.json.decode(file.read_bytes())["smallest_seen"]
+    return {name: x for name, x in found.items() if x is not None and x > smallest.get(name, x)}
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
     """The verdict on a claim, from the findings of those of its parts that count."""
     if all(finding == "holds" for finding in findings):
         return "supported"
-    if all(finding == "fails" for finding in findings):
+    if "holds" in findings:
+        return "partly supported"
+    if 2 * findings.count("fails") >= len(findings):
         return "not supported"
-    return "partly supported" if "holds" in findings else "undecided"
+    return "too few runs" if "too few runs" in findings else "undecided"
 
 
-def _effect(part: Part, records: Records, terms: Terms, name: str) -> Effect:
-    among = part.runs.among(records)
-    try:
-        samples = _samples(part, among, terms)
-    except (ArithmeticError, TypeError, ValueError) as error:
-        raise InputError(f"claim {name} has no {part.effect} of {part.measure}: {error}") from error
-    if not samples and not part.of.among(among):
-        raise InputError(f"claim {name} has no runs to compare for {part.says!r}")
-    found = bootstrap(samples) if samples else (math.nan, math.nan, math.nan)
-    estimate, low, high = map(math.exp if part.is_factor else float, found)
+class Comparison(Sample, frozen=True):
+    """What one comparison found, and the records of its one or two runs."""
+
+    paths: tuple[Path, ...]
+
+
+class _Draft(Plain, frozen=True):
+    """A part with its comparisons, before it is judged together with the others of its claim."""
+
+    part: Part
+    rule: Rule
+    samples: Sequence[Comparison]
+    means: Means | None  # None: too few
+    p_value: float
+    found: Finding
+    minutes: float
+
+
+def _draft(part: Part, records: Records, terms: Terms, smallest: Mapping[str, float]) -> _Draft:
+    rule, among = part.resolved(smallest), part.runs.among(records)
+    samples = _samples(part, among, terms)
     styles = len({sample.style for sample in samples})
-    return Effect(part, estimate, low, high, len(samples), styles, part.rule.finding(low, high))
+    missing = max(LEAST_COMPARISONS - len(samples), LEAST_STYLES - styles)
+    if missing > 0:
+        minutes = missing * _minutes(part, among) / len(samples) if samples else math.nan
+        return _Draft(part, rule, samples, None, math.nan, "too few runs", minutes)
+    means = resampled(samples, is_share=part.measure in SHARES and part.effect == "level")
+    p_value, holds = means.judged(*_ends(rule, part.is_factor))
+    return _Draft(part, rule, samples, means, p_value, "holds" if holds else "fails", 0.0)
 
 
-def bootstrap(samples: Sequence[Sample]) -> tuple[float, float, float]:
-    """Mean over styles of the mean over seeds, and the ends of its 95% interval.
-
-    The ends are percentiles of 10,000 resamples. Each draws as many styles as there are, with
-    replacement, and for each of them as many seeds as it has.
-    """
-    grouped: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        grouped[sample.style][sample.within].append(sample.value)
-    styles = [np.array([np.mean(x) for x in by_seed.values()]) for by_seed in grouped.values()]
-    rng, n = np.random.default_rng(BOOTSTRAP_SEED), len(styles)
-    seeds = [rng.integers(len(x), size=(RESAMPLES, n, len(x))) for x in styles]
-    redrawn = np.stack([x[chosen].mean(axis=2) for x, chosen in zip(styles, seeds, strict=True)])
-    drawn = rng.integers(n, size=(RESAMPLES, n))
-    means = redrawn[drawn, np.arange(RESAMPLES)[:, None], np.arange(n)].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(np.mean([x.mean() for x in styles])), float(low), float(high)
+def _ends(rule: Rule, is_factor: bool) -> tuple[float, float]:
+    """The ends of a rule's range on the scale on which effects are averaged."""
+    if not is_factor:
+        return rule.above, rule.below
+    return math.log(rule.above) if rule.above > 0 else -math.inf, math.log(rule.below)
 
 
-def _samples(part: Part, among: Records, terms: Terms) -> list[Sample]:
-    """A sample for every run if the effect is a level, else for every two runs compared."""
-    ours = part.of.among(among).values()
+def _minutes(part: Part, among: Records) -> float:
+    """What all the runs that a part compares have taken."""
+    sides = [side.among(among) for side in (part.of, part.against) if side is not None]
+    return sum(float(run.result.seconds) for side in sides for run in side.values()) / 60
+
+
+def _judged(drafts: Sequence[_Draft], records: Records) -> list[Effect]:
+    """The effects of a claim's parts, at levels at which those that count are right together."""
+    levels = [ALPHA] * len(drafts)
+    counted = [i for i, x in enumerate(drafts) if x.means is not None and not x.part.beside]
+    for i, level in zip(counted, holm([drafts[i].p_value for i in counted]), strict=True):
+        levels[i] = level
+    return [_effect(draft, level, records) for draft, level in zip(drafts, levels, strict=True)]
+
+
+def _effect(draft: _Draft, level: float, records: Records) -> Effect:
+    part, samples, found = draft.part, draft.samples, draft.found
+    estimate = low = high = math.nan
+    if draft.means is not None:
+        estimate, (low, high) = draft.means.mean, draft.means.interval(level)
+        found = found if draft.p_value <= level else "undecided"
+    scale = math.exp if part.is_factor else float
+    shown = [sample for sample in samples if all(records[path].picture for path in sample.paths)]
+    middle = median(sample.value for sample in samples) if samples else math.nan
+    nearest = min(shown, key=lambda sample: abs(sample.value - middle), default=None)
+    return Effect(
+        part,
+        draft.rule,
+        scale(estimate),
+        scale(low),
+        scale(high),
+        level,
+        len(samples),
+        len({sample.style for sample in samples}),
+        found,
+        draft.minutes,
+        nearest.paths if nearest and part.at is None else (),
+    )
+
+
+def _samples(part: Part, among: Records, terms: Terms) -> list[Comparison]:
+    """A number for every run if the effect is a level, else for every two runs compared."""
+    ours, samples = part.of.among(among), list[Comparison]()
     if part.effect == "level":
-        return [Sample(x.source, x.asked.seed, value(part.measure, x, terms)) for x in ours]
-    pairs: Iterable[tuple[Record, Record]] = itertools.combinations(ours, 2)
+        for path, run in ours.items():
+            if (found := value(part.measure, run, terms, part.at)) is not None:
+                samples.append(Comparison(run.source, run.asked.seed, found, (path,)))
+        return samples
+    pairs: Iterable[tuple[Path, Path]] = itertools.combinations(ours, 2)
     if part.against is not None:
-        pairs = itertools.product(ours, part.against.among(among).values())
-    samples = []
-    for run, other in pairs:
-        if _shared(run, part) == _shared(other, part) and _comparable(run, other, part, terms):
-            within = _shared(run, part) if part.against is None else run.asked.seed
-            samples.append(Sample(run.source, within, _change(run, other, part, terms)))
+        pairs = itertools.product(ours, part.against.among(among))
+    for paths in pairs:
+        run, other = (among[path] for path in paths)
+        if (shared := _shared(run, part)) != _shared(other, part):
+            continue
+        if (change := _change(run, other, part, terms)) is not None:
+            within = shared if part.against is None else run.asked.seed
+            samples.append(Comparison(run.source, within, change, paths))
     return samples
 
 
@@ -288,43 +421,75 @@ def _shared(run: Record, part: Part) -> tuple[object, ...]:
     return run.source, asked.width, asked.encoder, asked.seed, layer, loss
 
 
-def _comparable(run: Record, other: Record, part: Part, terms: Terms) -> bool:
-    """Whether the final losses are close enough and, for a cost, one of the runs converges."""
-    low, high = sorted((run.result.loss, other.result.loss))
-    converges = part.measure not in COSTS or any(_converged_at(x, terms) for x in (run, other))
-    return converges and (part.losses_within == math.inf or high / part.losses_within <= low)
+def _change(run: Record, other: Record, part: Part, terms: Terms) -> float | None:
+    """How two runs differ, as a logarithm for a factor, whose sign means nothing between seeds.
 
-
-def _change(run: Record, other: Record, part: Part, terms: Terms) -> float:
-    """How two runs differ, as a logarithm for a factor, whose sign means nothing between seeds."""
+    None where they cannot be compared: a picture was not measured, a loss was not reached.
+    """
     if part.effect == "correlation between seeds":
-        return correlation(run.measures.artefact_grid, other.measures.artefact_grid)
-    ours, theirs = (value(part.measure, x, terms) for x in (run, other))
+        grids = [x.measures.artefact_grid for x in (run, other) if x.measures is not UNSET]
+        has_places = len(grids) == 2 and all(len(set(grid)) > 1 for grid in grids)
+        return correlation(*grids) if has_places else None
+    if part.measure in COSTS:
+        ours, theirs = (_cost(part.measure, *x, terms) for x in ((run, other), (other, run)))
+    else:
+        ours, theirs = (value(part.measure, x, terms, part.at) for x in (run, other))
+    if ours is None or theirs is None:
+        return None
     change = math.log(ours / theirs) if part.is_factor else ours - theirs
     return change if part.against is not None else abs(change)
 
 
-def _converged_at(run: Record, terms: Terms) -> TracePoint | None:
-    """The first point of the trace at which the run has converged, if it does."""
-    return next((point for point in run.trace if point.loss < terms.loss), None)
+def _cost(measure: str, run: Record, other: Record, terms: Terms) -> float | None:
+    """Iterations, evaluations or seconds to theta; None if neither run gets there.
 
-
-def value(measure: str, run: Record, terms: Terms) -> float:
-    """The value of one of the `MEASURES`; 0 or 1 for `converged`, `clean` and `failed`.
-
-    For a run that does not converge, the cost of the whole run stands for the cost of convergence.
+    A run that does not counts as if it had used its budget, or the other's, if that is larger.
     """
-    result, measures = run.result, run.measures
-    converged = result.loss < terms.loss
-    clean = measures.artefact_area < terms.artefact_area and measures.noise < terms.noise
-    passed = _converged_at(run, terms)
+    unit = measure.removesuffix("_to_theta")
+    passed, passes = (
+        next((point for point in x.trace if point.loss < terms.theta), None) for x in (run, other)
+    )
+    if passed is not None:
+        return float(getattr(passed, unit.removesuffix("s") if unit == "iterations" else unit))
+    if passes is None:
+        return None
+    used = max(run.result.iterations, 1) if unit == "iterations" else run.result.evaluations
+    most = max(used, _budget(run), _budget(other))
+    return run.result.seconds * most / used if unit == "seconds" else float(most)
+
+
+def _budget(run: Record) -> int:
+    """The largest number of iterations (Adam) or evaluations that a run was given."""
+    asked = run.asked.protocol
+    if asked.extra_rounds is UNSET or asked.extra_iterations is UNSET:
+        return asked.budget
+    return asked.budget + asked.extra_rounds * asked.extra_iterations
+
+
+def value(measure: str, run: Record, terms: Terms, at: float | None = None) -> float | None:
+    """The value of one of the `MEASURES` but `COSTS`; 0 or 1 for `SHARES`.
+
+    Args:
+        at: measured is the first kept iterate whose loss is at most this; by default the result.
+
+    None where there is no such iterate, or the picture was not measured.
+    """
+    loss = run.result.loss
     of_run = {
-        "loss": result.loss,
-        "converged": converged,
-        "clean": clean,
-        "failed": not (converged and clean),
-        "iterations_to_converge": passed.iteration if passed else result.iterations,
-        "evaluations_to_converge": (passed or result).evaluations,
-        "seconds_to_converge": (passed or result).seconds,
+        "loss": loss,
+        "converged": loss < terms.converged,
+        "stuck": not loss < terms.converged,
     }
-    return float(of_run[measure] if measure in of_run else getattr(measures, measure))
+    if measure in of_run:
+        return float(of_run[measure])
+    seen: Measures | Along | None = None if run.measures is UNSET else run.measures
+    if at is not None:
+        seen = next((kept for kept in run.along if kept.loss <= at), None)
+    if seen is None:
+        return None
+    if measure == "clean":
+        return float(seen.artefact_area < terms.artefact_area)
+    if measure in STRUCTURES and hasattr(seen, "structures"):
+        return float(seen.structures[STRUCTURES.index(measure)])
+    found = getattr(seen, measure, UNSET)
+    return None if found is UNSET else float(found)

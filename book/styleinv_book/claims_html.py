@@ -25,7 +25,9 @@ def beside(*ids: str) -> str:
 
 def section(row: Row) -> str:
     """A claim: its parts with effect, interval and rule, its reading, how to compute it."""
-    places = [_places(effect) if effect.comparisons else None for effect in row.effects]
+    places = [
+        None if effect.finding == "too few runs" else _places(effect) for effect in row.effects
+    ]
     return render_macro("claims.html.j2", "section", row, places)
 
 
@@ -34,7 +36,7 @@ def _places(effect: Effect) -> tuple[float, ...]:
 
     A rule without a lower, or an upper, bound allows everything up to that edge.
     """
-    rule = effect.part.rule
+    rule = effect.rule
     bounds = [bound for bound in (rule.above, rule.below) if math.isfinite(bound)]
     # On a log scale, a factor and its reciprocal are equally far from 1.
     scale = math.log if effect.part.is_factor and min(bounds) > 0 else float

@@ -167,6 +167,21 @@ class Measures(Plain, frozen=True):
     artefact_grid: Annotated[tuple[Number, ...], msgspec.Meta(min_length=64, max_length=64)]
 
 
+class Along(Plain, frozen=True, array_like=True):
+    """Measures of an iterate that was kept, see `styleinv.optim.Kept`. In JSON it is an array."""
+
+    loss: Number
+    iteration: int
+    evaluations: int
+    structures: tuple[Number, ...]
+    largest_kept: Number
+    colour_distance: Number
+    colour: Number
+    noise: Number
+    artefacts: Number
+    artefact_area: Number
+
+
 class Record(Plain, frozen=True, omit_defaults=True):
     """A finished run.
 
@@ -176,6 +191,7 @@ class Record(Plain, frozen=True, omit_defaults=True):
         source: where the style image came from, see `styleinv.inversion.Task`.
         picture: False if the record is kept without its picture.
         notes: what was done to the style image, such as a conversion of its colours.
+        along: measures of the iterates on the way, if the run was asked to keep them.
         sha256: the seal, see `sealed`.
     """
 
@@ -189,6 +205,7 @@ class Record(Plain, frozen=True, omit_defaults=True):
     measures: Measures
     picture: bool = True
     notes: tuple[str, ...] = ()
+    along: tuple[Along, ...] = ()
     sha256: str = ""
 
     @property
