@@ -55,7 +55,7 @@ KEPT = 60
 def descents(encoders: list[Encoder]) -> Iterator[Task]:
     """All descents, those that the page needs most first."""
     for size in SIZES:
-        names = ("fast", "whitened") if size == COMPARED_SIZE else ("whitened",)
+        names = ("from-noise", "fast") if size == COMPARED_SIZE else ("fast",)
         for encoder in encoders:
             for style in STYLES:
                 for layer in LAYERS:

@@ -91,9 +91,9 @@ def invert(
 
     Example: styleinv invert painting.jpg --layer relu_2_2 --loss gram --size 256
 
-    Protocols: `fast` is our L-BFGS, `whitened` the same with a first stage for the Gram matrix
-    and an end to runs that have slowed down, `scipy` SciPy's; `unbounded` and `clamped` are
-    PyTorch's. `chapter` and `released` are Adam with up to 850,000 iterations: days on a CPU. The
+    Protocols: `fast` is our L-BFGS with first stages that know no more than the loss,
+    `from-noise` the same without them; `quantiles` starts N > 2 from a stronger statistic.
+    `scipy` is SciPy's L-BFGS; `unbounded` and `clamped` are PyTorch's. `chapter` and `released` are Adam with up to 850,000 iterations: days on a CPU. The
     MMD as printed can turn negative; `chapter` then stops, below theta. --iterations replaces the
     protocol's budget and drops its extra rounds. A run that --seconds stops is not repeatable; the
     limit is 1800 by default, and there is none for `chapter`, `released` or with --iterations.

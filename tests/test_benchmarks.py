@@ -137,7 +137,7 @@ def test_floor_descends_and_looks_around(monkeypatch: pytest.MonkeyPatch, tmp_pa
     floor.main(["bundled"])
     first = floor.RECORD.read_text()
     descents = json.loads(first)["descents"]
-    assert [x["protocol"] for x in descents.values()] == ["fast", "whitened"]
+    assert [x["protocol"] for x in descents.values()] == ["from-noise", "fast"]
     for descent in descents.values():
         far, near = descent["steps"]
         assert near["rms"] < far["rms"]

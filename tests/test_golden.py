@@ -34,7 +34,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "moment-1 scipy": {"layer": "relu_2_2", "protocol": "scipy", "iterations": 12},
     "moment-2 chapter": {"layer": "relu_2_1", "protocol": "chapter", "iterations": 60},
     "moment-3": {"layer": "relu_1_2", "iterations": 12},
-    "moment-4": {"layer": "relu_2_2", "iterations": 6},
+    "moment-4": {"layer": "relu_2_2", "iterations": 12},
     "mmd": {"layer": "relu_1_1", "iterations": 12},
     "mmd-random released": {"layer": "relu_1_2", "protocol": "released", "iterations": 60},
     "mmd-vector": {"layer": "relu_1_1", "iterations": 12},

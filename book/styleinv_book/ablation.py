@@ -82,11 +82,12 @@ _BEHIND_RELU = Warmup("histogram", HistogramLoss, QUANTILES.share, QUANTILES.eno
 ABLATION = {
     protocol.name: protocol
     for protocol in (
-        # Three remedies, each with and without the others; `FAST` is quantiles and compression.
+        # Three remedies, each with and without the others. `FAST` is continuation and compression,
+        # `QUANTILES_FIRST` quantiles and compression.
         _ablated("n4-noise"),
         _ablated("n4-continued", _TWO, _THREE),
         _ablated("n4-compressed", FOUR_MOMENTS),
-        _ablated("n4-continued-compressed", _TWO, _THREE_COMPRESSED, FOUR_MOMENTS),
+        dataclasses.replace(FAST, name="n4-continued-compressed"),
         _ablated("n4-quantiles", QUANTILES),
         _ablated("n4-quantiles-continued", QUANTILES, _TWO, _THREE),
         _ablated("n4-all", QUANTILES, _TWO, _THREE_COMPRESSED, FOUR_MOMENTS),

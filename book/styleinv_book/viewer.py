@@ -128,18 +128,13 @@ def _run(path: Path, record: Record, folder: Path, link: str) -> dict[str, Any]:
         "width": asked.width,
         "height": asked.height,
         "trace": [
-            (point.evaluations, float(f"{point.loss:.4g}"), _stage(point.stage, asked))
+            (point.evaluations, float(f"{point.loss:.4g}"), title_of(point.stage))
             for point in thin(record.trace)
         ],
         "theta": record.theta,
         "facts": _facts(record),
         "command": command(record),
     }
-
-
-def _stage(name: str, asked: Asked) -> str:
-    """A stage's title; the names of some stages contain a loss's, such as "moment-3 compressed"."""
-    return name.replace(asked.loss, title_of(asked.loss))
 
 
 def thin(trace: Sequence[TracePoint]) -> list[TracePoint]:
@@ -165,7 +160,7 @@ def _facts(record: Record) -> dict[str, str]:
         "protocol": f"{protocol.name} ({protocol.method})",
         "theta": "none" if protocol.theta is None else f"{protocol.theta:g}",
         "budget": budget_of(protocol),
-        "warm-ups": ", ".join(_stage(warmup.loss, asked) for warmup in warmups) or "none",
+        "warm-ups": ", ".join(title_of(warmup.loss) for warmup in warmups) or "none",
         "encoder": f"{asked.encoder} ({asked.encoder_sha256[:12]})",
         "computed on": f"{made.device}, {made.processor}, {made.threads} threads",
         "torch": made.torch,

@@ -22,6 +22,10 @@ COLOURS = {
 }
 
 
-def title_of(loss: str) -> str:
-    """The name of a loss in tables and figures; an unknown loss keeps its own."""
-    return TITLES.get(loss, loss)
+def title_of(stage: str) -> str:
+    """The name of a loss, or of a stage named after one, in tables and figures.
+
+    An unknown loss keeps its own; "moment-3 compressed" is "N = 3 compressed".
+    """
+    loss, *more = stage.split(" ")
+    return " ".join((TITLES.get(loss, loss), *more))

@@ -55,7 +55,7 @@ class Settings(Plain, frozen=True):
     # Only L-BFGS has these.
     memory: int | UnsetType = UNSET
     warmups: tuple[WarmupStage, ...] | UnsetType = UNSET
-    # Only `whitened` has this.
+    # Only losses with `Protocol.least_gains` have this.
     least_gain: Number | UnsetType = UNSET
     # Only Adam has these.
     extra_rounds: int | UnsetType = UNSET
