@@ -93,10 +93,11 @@ def invert(
 
     Protocols: `fast` is our L-BFGS with first stages that know no more than the loss,
     `from-noise` the same without them; `quantiles` starts N > 2 from a stronger statistic.
-    `scipy` is SciPy's L-BFGS; `unbounded` and `clamped` are PyTorch's. `chapter` and `released` are Adam with up to 850,000 iterations: days on a CPU. The
-    MMD as printed can turn negative; `chapter` then stops, below theta. --iterations replaces the
-    protocol's budget and drops its extra rounds. A run that --seconds stops is not repeatable; the
-    limit is 1800 by default, and there is none for `chapter`, `released` or with --iterations.
+    `scipy` is SciPy's L-BFGS-B; `unbounded` and `clamped` are PyTorch's. `chapter` and `released`
+    are Adam with up to 850,000 iterations: days on a CPU. The MMD as printed can turn negative;
+    `chapter` then stops, below theta. --iterations replaces the protocol's budget and drops its
+    extra rounds. A run that --seconds stops is not repeatable; the limit is 1800 by default, and
+    there is none for `chapter`, `released` or with --iterations.
 
     Ctrl-C finishes the current iteration and saves the picture; the same command then continues.
     After a crash, it continues from the last checkpoint, which is beside the record (`scipy`,

@@ -136,9 +136,7 @@ def test_shuffled_pixels_are_the_styles_in_a_seeded_order(style: torch.Tensor) -
     assert (first[..., 1:] - first[..., :-1]).abs().mean() > 2 * neighbours
 
 
-@pytest.mark.parametrize(
-    "protocol", [QUANTILES_FIRST, *ABLATION.values()], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("protocol", [QUANTILES_FIRST, *ABLATION.values()], ids=lambda p: p.name)
 def test_four_moments_by_every_strategy(
     style: torch.Tensor, bundled: Encoder, protocol: Protocol
 ) -> None:
