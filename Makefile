@@ -59,9 +59,10 @@ _explore/%.ipynb: notebooks/%.md
 # Whose weights the reference runs are; a file of them does as well.
 ENCODER ?= vgg19-normalised
 
-# The reference runs that are missing.
+# The reference runs that are missing, and what the claims are by then.
 reference: env
 	$(BIN)/styleinv sweep --reference results/reference.yml --encoder "$(ENCODER)"
+	$(BIN)/styleinv claims >results/claims.txt
 
 # All reference runs again, in another folder, and the chapter's claims by those. It goes on where it was stopped.
 # Some of them: make repeat ONLY="bundled-64 random-64" CLAIMS=C1

@@ -110,7 +110,7 @@ def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, A
     sizes, agreed = (np.array(column) for column in zip(*decided, strict=True))
     reliable = [
         float(size)
-        for size in np.unique(sizes)
+        for size in np.unique(sizes[np.isfinite(sizes)])
         if (sizes >= size).sum() >= FEWEST and agreed[sizes >= size].mean() >= RELIABLE
     ]
     interval = binomtest(int(agreed.sum()), len(agreed)).proportion_ci(method="wilson")
