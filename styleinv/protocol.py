@@ -31,7 +31,7 @@ after few iterations; ``fast`` therefore runs it through its whole budget.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Self
@@ -79,7 +79,8 @@ class Warmup:
     """A stage before the exact loss is descended.
 
     Attributes:
-        name: what records and traces call the stage.
+        name: what records and traces call the stage. It begins with the name of the loss whose
+            statistic the stage sees, see `told_beyond`.
         make: (style features, convention=) -> the loss that the stage descends.
         share: the largest part of the budget that the stage may use; the later stages get what it
             does not use.
@@ -287,6 +288,29 @@ PROTOCOLS = {
     own.name: own
     for own in (CHAPTER, RELEASED, FAST, FROM_NOISE, QUANTILES_FIRST, SCIPY, UNBOUNDED, CLAMPED)
 }
+
+
+# What starts and stages tell of a style that no loss of the chapter holds.
+_TOLD = {"shuffled": "shuffled pixels", "pre-activations": "quantiles", "histogram": "quantiles"}
+
+
+def told_beyond(loss: str, noise: str, stages: Iterable[str]) -> tuple[str, ...]:
+    """What a run is told of its style beyond the statistic of its loss, in words; mostly nothing.
+
+    A start from noise tells nothing. A stage is fair if it sees the loss's own statistic, however
+    it weighs it, or fewer moments. Its picture shows what `loss` holds; any other shows more.
+
+    Args:
+        noise: `Protocol.noise`.
+        stages: the names of the stages before the exact loss.
+    """
+    told = [] if noise in ("uniform", "normal") else [noise]
+    for stage in stages:
+        seen = stage.split(" ")[0]
+        is_fewer = seen.startswith("moment-") and loss.startswith("moment-") and seen < loss
+        if seen != loss and not is_fewer:
+            told.append(stage)
+    return tuple(dict.fromkeys(_TOLD.get(what, what) for what in told))
 
 
 def get_protocol(protocol: str | Protocol) -> Protocol:

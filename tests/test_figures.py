@@ -1,23 +1,29 @@
 """Figures from run records: what they show, say and link to."""
 
 import base64
+import dataclasses
 from io import BytesIO
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
 from bs4 import BeautifulSoup
 from PIL import Image
 from styleinv_book import figures
+from styleinv_book.ablation import KNOWN
 from styleinv_book.figures import Album, Panel, Picture
 from styleinv_book.viewer import link_to
 
-from styleinv import losses
+from styleinv import InputError, losses
 from styleinv.encoder import Encoder
 from styleinv.inversion import RESULTS_VERSION
 from styleinv.live.labels import TITLES
+from styleinv.protocol import PROTOCOLS, told_beyond
+from styleinv.runs.record import WarmupStage
 from styleinv.runs.reference import make_reference_runs
+from styleinv.runs.store import Run
 from styleinv.runs.sweeps import sweep
 
 STYLES = ["bundled:strokes", "skimage:coffee"]
@@ -137,6 +143,92 @@ def test_a_figure_says_what_made_its_runs_and_who_took_the_photographs(album: Al
     ):
         assert fact in text
     assert figures.credit_line(["bundled:strokes", "mine.jpg"]) == ""
+
+
+def told(run: Run, *stages: str, loss: float = 0.0) -> Run:
+    """The run, with other stages and another final loss in its record."""
+    asked = run.record.asked
+    warmups = tuple(WarmupStage(stage, 0.1, 0.1) for stage in stages)
+    settings = msgspec.structs.replace(asked.protocol, warmups=warmups)
+    record = msgspec.structs.replace(
+        run.record,
+        asked=msgspec.structs.replace(asked, protocol=settings),
+        result=msgspec.structs.replace(run.record.result, loss=loss),
+    )
+    return dataclasses.replace(run, record=record)
+
+
+def test_a_stronger_statistic_cannot_pass_for_n_moments(album: Album) -> None:
+    """Whatever the protocol is called: the record's stages decide. A label may say it."""
+    key = (STYLES[0], LAYERS[0], "moment-2")
+    run = told(album.runs[key], "pre-activations", "moment-2 compressed")
+    stronger = Album({key: run})
+    with pytest.raises(InputError, match=r"cannot be shown as 'row / N = 2': .* told quantiles"):
+        figures.panel({"row": {"N = 2": (stronger, key)}})
+    with pytest.raises(InputError, match="quantiles"):
+        figures.plot_panel(stronger, {"N = 2": run}, figures.curves({"N = 2": run}), "Curve")
+    assert labels(stronger.by_loss(0, ["moment-2"]))[0] == ["style", "N = 2 + quantiles"]
+    fair = Album({key: told(run, "moment-1", "moment-2 compressed")})
+    assert labels(fair.by_loss(0, ["moment-2"]))[0] == ["style", "N = 2"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "protocol", "expected"),
+    [
+        *((loss, name, ()) for loss in losses.LOSSES for name in PROTOCOLS if name != "quantiles"),
+        ("moment-2", "quantiles", ()),
+        ("moment-3", "quantiles", ("quantiles",)),
+        ("moment-4", "quantiles", ("quantiles",)),
+        ("moment-4", "n4-continued-compressed", ()),
+        ("moment-4", "n4-all", ("quantiles",)),
+        ("moment-4", "n4-behind-relu", ("quantiles",)),
+        ("moment-4", "n4-shuffled", ("shuffled pixels",)),
+        ("moment-3", ("moment-4 compressed",), ("moment-4 compressed",)),
+        ("moment-4", ("gram whitened",), ("gram whitened",)),
+        ("gram", ("moment-1",), ("moment-1",)),
+    ],
+)
+def test_what_a_run_is_told_beyond_its_loss(
+    loss: str, protocol: str | tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    """Of the protocols for readers, only `quantiles` tells more, and only for N > 2."""
+    noise, stages = "uniform", protocol
+    if isinstance(protocol, str):
+        known = KNOWN[protocol]
+        noise, stages = known.noise, tuple(x.name for x in known.warmups_of(loss, "relu_1_1"))
+    assert told_beyond(loss, noise, stages) == expected
+
+
+def test_a_figure_says_what_its_runs_went_through(album: Album) -> None:
+    key, other = ((STYLES[0], LAYERS[0], loss) for loss in ("gram", "moment-2"))
+    runs = [album.runs[key], told(album.runs[other], "moment-1", "moment-2 compressed")]
+    (said,) = texts(figures.paths(runs), ".path")
+    assert said == (
+        "Protocol fast, from uniform noise: Gram through Gram whitened; "
+        "N = 2 through N = 1 and N = 2 compressed."
+    )
+
+
+@pytest.mark.parametrize(("loss", "said"), [(11.0, ["failed: loss 11"]), (9e-4, [])])
+def test_failed_runs_are_marked(album: Album, loss: float, said: list[str]) -> None:
+    """A hundred times theta is the bound; a cell without a run is left empty."""
+    key = (STYLES[0], LAYERS[1], "moment-2")
+    panel = Album({**album.runs, key: told(album.runs[key], loss=loss)}).by_loss(0, ["moment-2"])
+    assert panel is not None
+    assert [x for x in texts(panel.content, "td.failed") if x == "failed: loss 11"] == said
+    runs = {other: run for other, run in album.runs.items() if other != key}
+    panel = Album(runs).by_loss(0, LOSSES)
+    assert panel is not None
+    assert [len(row.find_all("img")) for row in soup(panel.content).select("tbody tr")] == [3, 2]
+
+
+def test_a_change_is_the_difference_of_two_pictures(album: Album) -> None:
+    before, after = ((STYLES[0], LAYERS[0], loss) for loss in LOSSES)
+    data = album.change(before, after).source.removeprefix("data:image/png;base64,")
+    with Image.open(BytesIO(base64.b64decode(data))) as picture:
+        found = np.asarray(picture).astype(float)
+    first, second = (album.runs[key].image.astype(float) for key in (before, after))
+    np.testing.assert_allclose(found, np.clip(128 + (second - first).mean(2), 0, 255), atol=0.51)
 
 
 def test_names_are_text_not_html() -> None:

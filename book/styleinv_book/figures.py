@@ -8,7 +8,7 @@ import base64
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import Any
 from urllib.parse import quote
 
 import matplotlib.pyplot as plt
+import numpy as np
 from markupsafe import escape
 from matplotlib.figure import Figure
 from PIL import Image
 
+from styleinv.errors import InputError
 from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, public_name, short_name, to_uint8
-from styleinv.live.labels import COLOURS, TITLES
+from styleinv.live.labels import COLOURS, TITLES, title_of
 from styleinv.runs.record import Record, Settings, unit_of
 from styleinv.runs.reference import reference_runs
 from styleinv.runs.store import Run, style_file_name
@@ -36,6 +38,9 @@ VIEWER_PAGE, RESULTS, OWN_RUNS = "../notebooks/viewer.html", "../results", "../_
 INK = "#222222"
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the same colours everywhere.
 BLUE, ORANGE = "#0072b2", "#d55e00"
+# A run has failed if its loss ends above so many times theta.
+FAILED = 100
+GREY = 128
 
 # The columns of the table of the runs behind a figure.
 RUN_COLUMNS: dict[str, Callable[[Record], object]] = {
@@ -56,13 +61,17 @@ RUN_COLUMNS: dict[str, Callable[[Record], object]] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An image on a page: where its pixels are, what they show, where a click leads."""
+    """An image on a page: where its pixels are, what they show, where a click leads.
+
+    `failure` is said below it, with a frame around it.
+    """
 
     source: str
     alt: str
     width: int
     height: int
     link: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,10 @@ class Panel:
 
     @property
     def origin(self) -> str:
-        """What made the runs, who took the photographs, and a table of the runs, as HTML."""
-        styles = dict.fromkeys(run.record.source for run in self.runs)
-        return provenance(self.runs) + credit_line(list(styles)) + run_table(self.runs)
+        """What the runs went through, what made them, who took the photographs; a table of them."""
+        styles = list(dict.fromkeys(run.record.source for run in self.runs))
+        made = provenance(self.runs) + credit_line(styles)
+        return paths(self.runs) + made + run_table(self.runs)
 
 
 class Album:
@@ -127,17 +137,49 @@ class Album:
             cells[layer] = {label: (self, (style, layer, loss)) for style, label in labels}
         return panel(cells)
 
-    def by_loss(self, style_number: int, losses: Sequence[str]) -> Panel | None:
-        """Figures 1.4 to 1.6 and A.1 to A.3: a row per layer, the style and a column per loss."""
+    def by_loss(
+        self, style_number: int, losses: Sequence[str], change: tuple[str, str] | None = None
+    ) -> Panel | None:
+        """Figures 1.4 to 1.6 and A.1 to A.3: a row per layer, the style and a column per loss.
+
+        Failed runs are marked; a run that is not there leaves its place empty.
+
+        Args:
+            change: two losses; the last column shows the difference that the second makes.
+        """
         shown = [loss for loss in losses if loss in self.losses]
         if style_number >= len(self.styles) or not shown:
             return None
         style = self.styles[style_number]
         cells: Cells = {}
         for layer in self.layers:
+            keys = {self.label(loss): (style, layer, loss) for loss in shown}
             cells[layer] = {"style": (self, style)}
-            cells[layer] |= {TITLES[loss]: (self, (style, layer, loss)) for loss in shown}
-        return panel(cells)
+            cells[layer] |= {
+                x: (self, key) if key in self.runs else None for x, key in keys.items()
+            }
+            if change and set(change) <= set(shown):
+                before, after = ((style, layer, loss) for loss in change)
+                label = " \N{MINUS SIGN} ".join(map(self.label, reversed(change)))
+                cells[layer][label] = self.change(before, after)
+        return panel(cells, mark_failures=True)
+
+    def label(self, loss: str) -> str:
+        """The title of a loss, and what its runs were told beyond it."""
+        told = {
+            what
+            for key, run in self.runs.items()
+            if key[2] == loss
+            for what in run.record.asked.told
+        }
+        return " + ".join((TITLES[loss], *sorted(told)))
+
+    def change(self, before: Key, after: Key) -> Picture:
+        """How much lighter (or darker) than grey: the mean over colours of a difference of runs."""
+        first, second = (self.runs[key].image.mean(axis=2) for key in (before, after))
+        grey = np.clip(GREY + second - first, 0, 255).round().astype(np.uint8)
+        labels = (f"{TITLES[loss]} at {layer}" for _, layer, loss in (after, before))
+        return embedded(grey, f"{short_name(after[0])}: {' less '.join(labels)}")
 
     def picture(self, key: Key | str) -> Picture:
         """The picture of a run, or a style image at the size of its runs."""
@@ -165,8 +207,8 @@ class Album:
         return Picture(quote(f"{self.results}/runs/styles/{name}"), alt, width, height)
 
 
-# Row label -> column label -> an album, and which of its runs or styles to show there.
-Cells = dict[str, dict[str, tuple[Album, Key | str]]]
+# Row label -> column label -> what to show there: a run or a style of an album, or any picture.
+Cells = dict[str, dict[str, tuple[Album, Key | str] | Picture | None]]
 
 
 def reference(name: str, results: str = RESULTS, **which: int | None) -> Album:
@@ -189,20 +231,55 @@ def this_build(styles: Sequence[str | Path], **asked: Any) -> Album:
     return Album(sweep(styles, folder=own_runs(OWN_RUNS), report=report, **asked))
 
 
-def panel(cells: Cells) -> Panel:
-    """A tab that shows runs and styles in rows and columns; all rows have the same columns."""
-    shown = [cell for row in cells.values() for cell in row.values()]
-    pictures = {
-        label: {column: album.picture(key) for column, (album, key) in row.items()}
-        for label, row in cells.items()
-    }
-    runs = [album.runs[key] for album, key in shown if not isinstance(key, str)]
-    return Panel(shown[0][0].title, picture_table(pictures), runs)
+def panel(cells: Cells, mark_failures: bool = False) -> Panel:
+    """A tab that shows runs and styles in rows and columns; all rows have the same columns.
+
+    Raises:
+        InputError: a run was told more of its style than its labels say.
+    """
+    titles, runs = list[str](), list[Run]()
+    pictures: dict[str, dict[str, Picture | None]] = {label: {} for label in cells}
+    for label, row in cells.items():
+        for column, cell in row.items():
+            picture = cell if isinstance(cell, Picture) else None
+            if isinstance(cell, tuple):
+                album, key = cell
+                picture = album.picture(key)
+                titles.append(album.title)
+                if not isinstance(key, str):
+                    runs.append(album.runs[key])
+                    check_labels(runs[-1], label, column)
+                    if mark_failures:
+                        picture = replace(picture, failure=failure(runs[-1].record))
+            pictures[label][column] = picture
+    return Panel(titles[0], picture_table(pictures), runs)
 
 
 def plot_panel(album: Album, runs: Mapping[str, Run], plot: Figure, alt: str) -> Panel:
-    """A tab that shows a plot made from some of an album's runs."""
+    """A tab that shows a plot made from some of an album's runs; raises as `panel` does."""
+    for label, run in runs.items():
+        check_labels(run, label)
     return Panel(album.title, as_html(plot, alt), list(runs.values()))
+
+
+def check_labels(run: Run, *labels: str) -> None:
+    """Refuse to show a run as what its loss holds if it was told more, and no label says so.
+
+    Raises:
+        InputError: it was; the message says what.
+    """
+    asked = run.record.asked
+    if missing := [what for what in asked.told if not any(what in label for label in labels)]:
+        raise InputError(
+            f"a run of protocol {asked.protocol.name!r} cannot be shown as {' / '.join(labels)!r}: "
+            f"besides {TITLES[asked.loss]}, it was told {' and '.join(missing)}"
+        )
+
+
+def failure(record: Record) -> str:
+    """What to say of a run that has failed, else nothing."""
+    theta, loss = record.theta, record.result.loss
+    return f"failed: loss {loss:.2g}" if theta and not loss < FAILED * theta else ""
 
 
 def figure(name: str, caption: str, *tabs: Panel | None) -> str:
@@ -215,7 +292,7 @@ def figure(name: str, caption: str, *tabs: Panel | None) -> str:
     return render_macro("figures.html.j2", "figure", name, caption, tabs)
 
 
-def picture_table(rows: Mapping[str, Mapping[str, Picture]]) -> str:
+def picture_table(rows: Mapping[str, Mapping[str, Picture | None]]) -> str:
     """Pictures by the labels of their row and their column, as an HTML table with headers.
 
     All rows have the same columns. Small pictures are enlarged, unsmoothed, to a whole multiple
@@ -225,7 +302,7 @@ def picture_table(rows: Mapping[str, Mapping[str, Picture]]) -> str:
 
 
 def embedded(pixels: Pixels, alt: str) -> Picture:
-    """A picture whose URL holds its pixels, (H, W, 3)."""
+    """A picture whose URL holds its pixels, (H, W, 3) or, in grey, (H, W)."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     height, width = pixels.shape[:2]
@@ -326,15 +403,25 @@ def folded(summary: str, content: str) -> str:
     return render_macro("figures.html.j2", "folded", summary, content)
 
 
+def paths(runs: Sequence[Run]) -> str:
+    """A paragraph of HTML: for each protocol, what its runs start from and pass through."""
+    ways: dict[str, dict[str, list[str]]] = {}
+    for asked in (run.record.asked for run in runs):
+        start = f"Protocol {asked.protocol.name}, from {asked.protocol.noise} noise"
+        way = " and ".join(map(title_of, asked.stages))
+        titles = ways.setdefault(start, {}).setdefault(f"through {way}" if way else "directly", [])
+        if (title := TITLES[asked.loss]) not in titles:
+            titles.append(title)
+    return render_macro("figures.html.j2", "paths", ways)
+
+
 def _protocols(settings: Sequence[Settings]) -> Iterator[str]:
-    """For each protocol: its method, and the thetas, budgets and warm-ups of its runs."""
+    """For each protocol: its method, and the thetas and budgets of its runs."""
     for name in dict.fromkeys(one.name for one in settings):
         same = [one for one in settings if one.name == name]
         thetas = _distinct("none" if one.theta is None else f"{one.theta:g}" for one in same)
         budgets = _span([one.budget for one in same])
         facts = [same[0].method, f"theta {thetas}", f"budget {budgets} {unit_of(same[0])}s"]
-        if warmups := _distinct(warmup.loss for one in same for warmup in one.warmups or ()):
-            facts.append(f"warm-ups {warmups}")
         yield f"protocol {name} ({'; '.join(facts)})"
 
 

@@ -150,7 +150,7 @@ def thin(trace: Sequence[TracePoint]) -> list[TracePoint]:
 def _facts(record: Record) -> dict[str, str]:
     """The numbers that the page shows beside a picture."""
     asked, result, made = record.asked, record.result, record.made_with
-    protocol, warmups = asked.protocol, asked.protocol.warmups or ()
+    protocol = asked.protocol
     return {
         "final loss": f"{result.loss:.3g}",
         "stopped by": result.stop_reason,
@@ -160,7 +160,7 @@ def _facts(record: Record) -> dict[str, str]:
         "protocol": f"{protocol.name} ({protocol.method})",
         "theta": "none" if protocol.theta is None else f"{protocol.theta:g}",
         "budget": budget_of(protocol),
-        "warm-ups": ", ".join(title_of(warmup.loss) for warmup in warmups) or "none",
+        "warm-ups": ", ".join(map(title_of, asked.stages)) or "none",
         "encoder": f"{asked.encoder} ({asked.encoder_sha256[:12]})",
         "computed on": f"{made.device}, {made.processor}, {made.threads} threads",
         "torch": made.torch,

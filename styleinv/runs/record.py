@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from styleinv.inversion import RESULTS_VERSION, Task, json_sha256
-from styleinv.protocol import PROTOCOLS
+from styleinv.protocol import PROTOCOLS, told_beyond
 
 # No integer is larger than a float can be.
 Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float
@@ -86,6 +86,16 @@ class Asked(Plain, frozen=True):
     seed: int
     protocol: Settings
     alpha: Number | UnsetType = UNSET
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages before the exact loss."""
+        return tuple(stage.loss for stage in self.protocol.warmups or ())
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What the run was told beyond its loss, see `styleinv.protocol.told_beyond`."""
+        return told_beyond(self.loss, self.protocol.noise, self.stages)
 
     @property
     def address(self) -> str:
