@@ -25,7 +25,7 @@ DEFAULT_SECONDS = 30.0
 MOST_SECONDS = 86_400.0
 SUFFIX = ".checkpoint"
 # Raise this when the content of the file changes. Files of another format are not used.
-FORMAT = 3
+FORMAT = 4
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 

@@ -42,6 +42,7 @@ class Task:
         source: where the style image came from: ``bundled:NAME``, ``skimage:NAME``, a file's name
             without its folder, or one of `styleinv.images.UNNAMED`.
         notes: what was done to the style image, see `load_style`.
+        along: whether to keep iterates on the way (`Inversion.along`), which changes no result.
     """
 
     style: Tensor
@@ -53,6 +54,7 @@ class Task:
     seed: int
     alpha: float = ALPHA
     notes: tuple[str, ...] = ()
+    along: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < math.inf:
@@ -171,7 +173,8 @@ class Task:
         explain = partial(self._explain, exact)
         budget, seconds = protocol.budget(self.loss, self.layer), protocol.seconds
         gain = protocol.least_gains.get(self.loss)
-        monitor = Monitor(budget, theta, weight, callback, seconds, checkpoint, explain, gain)
+        limits = budget, theta, weight, callback, seconds
+        monitor = Monitor(*limits, checkpoint, explain, gain, self.along)
         start = noise_image(target, protocol, self.seed)
         return Begun(self, exact, [*stages, self._last_stage(exact)], start, monitor)
 

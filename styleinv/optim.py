@@ -19,6 +19,7 @@ from torch import Tensor
 
 from styleinv.checkpoint import Checkpoint
 from styleinv.errors import InputError
+from styleinv.images import to_uint8
 from styleinv.lbfgs import CurvatureHistory
 from styleinv.protocol import SLOW_AFTER, Protocol
 
@@ -72,6 +73,21 @@ class Iterate(TracePoint):
 
 
 @dataclass(frozen=True)
+class Kept:
+    """An iterate kept on the way: its image in 8 bits, (3, H, W), its exact loss, when it was."""
+
+    loss: float
+    iteration: int
+    evaluations: int
+    image: Tensor
+
+
+def half_decade(loss: float) -> int:
+    """Which of the steps of a factor of sqrt(10) a loss above 0 lies on: floor(2 log10(loss))."""
+    return math.floor(2 * math.log10(loss))
+
+
+@dataclass(frozen=True)
 class Minimum:
     """Where a minimisation ended, and why.
 
@@ -84,6 +100,7 @@ class Minimum:
         stop_reason: see `Monitor`.
         trace: loss over iterations, evaluations and seconds, log-spaced.
         not_finite: the first value that was not finite, if that is the stop reason.
+        along: the first iterate on each half decade of the loss, if the monitor keeps them.
     """
 
     image: Tensor
@@ -94,6 +111,7 @@ class Minimum:
     stop_reason: str
     trace: list[TracePoint]
     not_finite: str | None
+    along: list[Kept]
 
 
 @dataclass
@@ -110,6 +128,9 @@ class Monitor:
 
     An optimiser sets `stage` and counts its `iteration`s and `evaluations` here. Given an image
     whose loss is not finite, `explain` names the first value that is not.
+
+    If it `keeps` iterates, these are the ones whose loss is on a lower half decade (powers of
+    sqrt(10)) than all before; losses of 0 and below have none.
     """
 
     budget: int
@@ -120,12 +141,14 @@ class Monitor:
     checkpoint: Checkpoint | None = None
     explain: Callable[[Tensor], str] = lambda image: "the loss"
     least_gain: float | None = None
+    keeps: bool = False
     stage: Stage = field(init=False)
     iteration: int = 0
     evaluations: int = 0
     trace: list[TracePoint] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     not_finite: str | None = None
+    along: list[Kept] = field(default_factory=list)
 
     def passed_theta(self, loss: float) -> bool:
         return self.theta is not None and self.weight * loss < self.theta
@@ -171,6 +194,7 @@ class Monitor:
                 "optimiser": optimiser,
                 "counts": (self.iteration, self.evaluations),
                 "trace": [astuple(point) for point in self.trace],
+                "along": [tuple(vars(kept).values()) for kept in self.along],
                 "seconds": self.clock(),
             }
             self.checkpoint.write(state)
@@ -181,6 +205,7 @@ class Monitor:
             return None
         self.iteration, self.evaluations = state["counts"]
         self.trace = [TracePoint(*point) for point in state["trace"]]
+        self.along = [Kept(*kept) for kept in state["along"]]
         self.started = time.perf_counter() - state["seconds"]
         optimiser: dict[str, Any] = state["optimiser"]
         return optimiser
@@ -199,6 +224,9 @@ class Monitor:
     def see(self, loss: float, image: Tensor) -> str | None:
         """Note an iterate; returns the reason to stop, or None to go on."""
         point = self.note(loss)
+        if self.keeps and loss > 0 and half_decade(loss) < self._lowest_kept():
+            pixels = torch.from_numpy(to_uint8(image[0])).permute(2, 0, 1)
+            self.along.append(Kept(loss, self.iteration, self.evaluations, pixels))
         if self.callback is not None:
             iterate = Iterate(**vars(point), image=image.detach()[0])
             if self.callback(iterate) is True:
@@ -217,7 +245,11 @@ class Monitor:
         self.trace.append(last)
         image = image.detach()[0].clone()
         counts = self.iteration, self.evaluations, last.seconds
-        return Minimum(image, loss, *counts, stop_reason, self.trace, self.not_finite)
+        found = self.trace, self.not_finite, self.along
+        return Minimum(image, loss, *counts, stop_reason, *found)
+
+    def _lowest_kept(self) -> float:
+        return half_decade(self.along[-1].loss) if self.along else math.inf
 
     def _point(self, loss: float, seconds: float) -> TracePoint:
         return TracePoint(self.iteration, self.evaluations, loss, seconds, self.stage.name)

@@ -52,13 +52,15 @@ def start() -> Tensor:
 
 
 def run(protocol: Protocol, callback: Any = None, checkpoint: Checkpoint | None = None) -> Minimum:
-    monitor = Monitor(30, 0.0, 1.0, callback, checkpoint=checkpoint)
+    monitor = Monitor(30, 0.0, 1.0, callback, checkpoint=checkpoint, keeps=True)
     return minimise(stages(protocol), start(), protocol, monitor)
 
 
 def without_times(minimum: Minimum) -> dict[str, Any]:
     trace = [dataclasses.replace(point, seconds=0.0) for point in minimum.trace]
+    along = [{**vars(kept), "image": kept.image.tolist()} for kept in minimum.along]
     found = {**vars(minimum), "image": minimum.image.tolist(), "seconds": 0.0, "trace": trace}
+    found["along"] = along
     return {name: found[name] for name in Minimum.__dataclass_fields__}
 
 

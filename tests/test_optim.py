@@ -59,6 +59,25 @@ def constant(value: float) -> Loss:
     return lambda image: value + 0 * image.sum()
 
 
+@pytest.mark.parametrize("protocol", METHODS, ids=lambda own: own.name)
+def test_keeps_the_first_iterate_on_each_half_decade(protocol: Protocol) -> None:
+    """Counted by hand: powers of sqrt(10), each crossed once, however the loss goes in between."""
+    seen: list[tuple[float, int, int, list[Any]]] = []
+
+    def note(it: Iterate) -> None:
+        pixels = (255 * it.image).round().int().tolist()
+        seen.append((it.loss, it.iteration, it.evaluations, pixels))
+
+    kept = run(valley, protocol, 250, theta=1e-9, callback=note, keeps=True).along
+    bounds = [10 ** (k / 2) for k in range(-22, 4)]
+    crossed = [next((x for x in seen if x[0] < bound), None) for bound in reversed(bounds)]
+    first = [x for i, x in enumerate(crossed) if x is not None and x not in crossed[:i]]
+    assert [(x.loss, x.iteration, x.evaluations, x.image.tolist()) for x in kept] == first
+    assert len(first) > 2
+    assert run(valley, protocol, 20).along == []
+    assert run(constant(-1.0), protocol, 5, keeps=True).along == []
+
+
 # Iterations in thousands, per layer; the released code differs in two of them.
 TABLE_1_1 = {
     "gram": (100, 150, 200, 250),

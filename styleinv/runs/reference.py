@@ -35,6 +35,7 @@ class Entry(Plain, frozen=True):
             `Reference.encoder_sha256` names.
         iterations: budgets that replace the protocol's own; None keeps it.
         pictures: whether to keep the pictures with the records.
+        along: whether to measure iterates on the way (`Record.along`), which takes seconds each.
     """
 
     styles: tuple[str, ...]
@@ -46,6 +47,7 @@ class Entry(Plain, frozen=True):
     iterations: tuple[int | None, ...] = (None,)
     size: int = DEFAULT_SIZE
     pictures: bool = True
+    along: bool = False
 
 
 class Reference(Plain, frozen=True):
@@ -128,7 +130,8 @@ def make_reference_runs(
                 save_png(load_style(style, entry.size), path)
         used = encoder if entry.encoder is None else load_encoder(entry.encoder, device=device)
         grid = {field: getattr(entry, field) for field in GRID}
-        tasks = plan_sweep(**grid, encoder=used, protocol=protocol)
+        planned = plan_sweep(**grid, encoder=used, protocol=protocol)
+        tasks = [replace(task, along=entry.along) for task in planned]
         folder = file.parent / RUNS / name
         made = make_runs(tasks, folder, pictures=entry.pictures, report=report, execution=execution)
         if len(made) < len(tasks):
