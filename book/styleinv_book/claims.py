@@ -81,7 +81,7 @@ class Choice(Plain, frozen=True):
 
     def __post_init__(self) -> None:
         for name, chosen, allowed in (("layer", self.layer, LAYERS), ("loss", self.loss, LOSSES)):
-            for one in _names(chosen):
+            for one in names(chosen):
                 one_of(name, one, tuple(allowed))
 
     def among(self, records: Records) -> Records:
@@ -91,7 +91,7 @@ class Choice(Plain, frozen=True):
     def _has(self, path: Path, record: Record) -> bool:
         wanted = self.sweep, self.layer, self.loss
         given = path.parent.name, record.asked.layer, record.asked.loss
-        if not all(x is None or y in _names(x) for x, y in zip(wanted, given, strict=True)):
+        if not all(x is None or y in names(x) for x, y in zip(wanted, given, strict=True)):
             return False
         if (self.least_artefact_area, self.most_artefact_area) == (0.0, 1.0):
             return True
@@ -99,7 +99,8 @@ class Choice(Plain, frozen=True):
         return self.least_artefact_area <= area <= self.most_artefact_area
 
 
-def _names(names: Names) -> tuple[str, ...]:
+def names(names: Names) -> tuple[str, ...]:
+    """The names that one name or several stand for; none for None."""
     return (names,) if isinstance(names, str) else names or ()
 
 
@@ -135,6 +136,11 @@ class Part(Plain, frozen=True):
         one_of("measure", self.measure, MEASURES)
         if (self.against is not None) != (self.effect in ("ratio", "difference")):
             raise ValueError("a ratio and a difference must have `against`, other effects must not")
+
+    @property
+    def title(self) -> str:
+        """What the part claims, and at which loss."""
+        return self.says if self.at is None else f"{self.says}, at a loss of {self.at:g}"
 
     @property
     def is_factor(self) -> bool:
@@ -198,7 +204,7 @@ class Effect(Plain, frozen=True):
         level: how often such an interval misses, such as 0.05.
         comparisons, styles: the number of comparisons, and of the styles that they are from.
         minutes: what the runs would take that are missing for a finding; NaN if it is not known.
-        pair: the records of the comparison nearest to the median, of those that have pictures.
+        pair: the comparison nearest to the median, of those that have pictures.
     """
 
     part: Part
@@ -211,12 +217,13 @@ class Effect(Plain, frozen=True):
     styles: int
     finding: Finding
     minutes: float
-    pair: tuple[Path, ...]
+    pair: Records
 
     def __str__(self) -> str:
         if self.finding == "too few runs":
-            cost = "" if math.isnan(self.minutes) else f"; enough: {self.minutes:.0f} minutes more"
-            return f"{self.comparisons} comparisons, {self.styles} styles{cost}"
+            if math.isnan(self.minutes):
+                return "what enough would cost is not known"
+            return f"enough would take {self.minutes:.0f} minutes more"
         shown = [self.shown(x) for x in (self.estimate, self.low, self.high)]
         return f"{shown[0]}{self.unit} ({shown[1]} to {shown[2]})"
 
@@ -386,7 +393,7 @@ def _effect(draft: _Draft, level: float, records: Records) -> Effect:
         len({sample.style for sample in samples}),
         found,
         draft.minutes,
-        nearest.paths if nearest and part.at is None else (),
+        {path: records[path] for path in nearest.paths} if nearest and part.at is None else {},
     )
 
 

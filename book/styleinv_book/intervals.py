@@ -82,8 +82,7 @@ def resampled(samples: Sequence[Sample], is_share: bool = False) -> Means:
         return Means(mean, np.abs(mean - (1 - tails ** (1 / len(samples)))), 1)
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     total = np.zeros(RESAMPLES)
-    redrawn = [x[rng.integers(len(x), size=(len(x), RESAMPLES))].mean(axis=0) for x in styles]
-    table = np.stack(redrawn)
+    table = np.stack([x[rng.integers(len(x), size=(len(x), RESAMPLES))].mean(0) for x in styles])
     for _ in styles:
         total += table[rng.integers(n, size=RESAMPLES), np.arange(RESAMPLES)]
     return Means(mean, total / n, n)

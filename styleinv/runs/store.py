@@ -13,10 +13,11 @@ import os
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -37,10 +38,20 @@ from styleinv.files import (
 )
 from styleinv.images import Pixels, to_uint8
 from styleinv.inversion import RESULTS_VERSION, Inversion, Task
-from styleinv.optim import Iterate
+from styleinv.optim import Iterate, Kept
 from styleinv.runs.locks import alone
 from styleinv.runs.measures import measure
-from styleinv.runs.record import MadeWith, Record, Result, TracePoint, asked_of, name_of, sealed
+from styleinv.runs.record import (
+    Along,
+    MadeWith,
+    Measures,
+    Record,
+    Result,
+    TracePoint,
+    asked_of,
+    name_of,
+    sealed,
+)
 
 # The packed records of a folder.
 RECORDS = "runs.jsonl"
@@ -106,6 +117,7 @@ def run_of(inversion: Inversion) -> Run:
         together=inversion.together if inversion.together > 1 else UNSET,
     )
     points = (replace(point, seconds=round(point.seconds, 4)) for point in inversion.trace)
+    measured = partial(measure, style=to_uint8(task.style))
     record = Record(
         address=task.address,
         style=task.style_name,
@@ -114,10 +126,21 @@ def run_of(inversion: Inversion) -> Run:
         result=result,
         made_with=made_with,
         trace=tuple(TracePoint(*astuple(point)) for point in points),
-        measures=measure(image, to_uint8(task.style)),
+        measures=measured(image),
         notes=task.notes,
+        along=along_of(inversion.along, measured),
     )
     return Run(sealed(record), image)
+
+
+def along_of(kept: Iterable[Kept], measured: Callable[[Pixels], Measures]) -> tuple[Along, ...]:
+    """The measures of the iterates that a run has kept."""
+    found = []
+    for one in kept:
+        pixels = one.image.permute(1, 2, 0).cpu().numpy()
+        known = vars(one) | msgspec.structs.asdict(measured(pixels))
+        found.append(Along(*(known[name] for name in Along.__struct_fields__)))
+    return tuple(found)
 
 
 def without_picture(run: Run) -> Run:
