@@ -90,7 +90,7 @@ def _title(row: Row) -> str:
 def _line(effect: Effect) -> str:
     mark = f"beside, {effect.finding}" if effect.part.beside else effect.finding
     return (
-        f"    {mark}: {effect.part.says}: {effect}; rule: {effect.allowed}; "
+        f"    {mark}: {effect.part.title}: {effect}; rule: {effect.allowed}; "
         f"{effect.comparisons} comparisons, {effect.styles} styles"
     )
 
