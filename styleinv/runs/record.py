@@ -165,11 +165,9 @@ class Measures(Plain, frozen=True):
     """
 
     version: int
-    structures: Annotated[tuple[Number, ...], msgspec.Meta(min_length=5, max_length=5)]
-    largest_kept: Number
-    largest_to_style: Number
+    structure_size: Number
+    size_to_style: Number
     colour_distance: Number
-    colour: Number
     noise: Number
     artefacts: Number
     artefact_area: Number
@@ -201,7 +199,6 @@ class Record(Plain, frozen=True, omit_defaults=True):
         address: `Asked.address` of what was asked for.
         style: short name of the style image.
         source: where the style image came from, see `styleinv.inversion.Task`.
-        measures: absent where the picture is not kept and was measured by an older version.
         picture: False if the record is kept without its picture.
         notes: what was done to the style image, such as a conversion of its colours.
         along: measures of the iterates on the way, if the run was asked to keep them.
@@ -215,7 +212,7 @@ class Record(Plain, frozen=True, omit_defaults=True):
     result: Result
     made_with: MadeWith
     trace: tuple[TracePoint, ...]
-    measures: Measures | UnsetType = UNSET
+    measures: Measures
     picture: bool = True
     notes: tuple[str, ...] = ()
     along: tuple[Along, ...] = ()
