@@ -129,9 +129,10 @@ class View:
 
 
 def _measures(pixels: Pixels, style: Pixels) -> dict[str, str]:
+    kept = measures.largest_kept(measures.structures(pixels, style))
     return {
-        "structure size": f"{measures.structure_size(pixels):.1f} px",
-        "of the style": f"{measures.structure_size(style):.1f} px",
+        "structure kept up to": f"{kept:.0f} px",
+        "another part of the style": f"{measures.own_largest(style):.0f} px",
         "colour distance": f"{measures.colour_distance(pixels, style):.1f}",
     }
 

@@ -1,65 +1,101 @@
 """Measures of what a picture keeps of its style image.
 
-Images are (H, W, 3), uint8. Colours are compared in CIELAB (D65), where a distance of 2.3 is just
-noticeable. If a side is longer than 1024 pixels, only its central 1024 pixels are measured.
+Images are (H, W, 3), uint8, and compared in CIELAB (D65), where a distance of 2.3 is just
+noticeable. Two pictures give most measures their scale: 1 is what *another sample* of the style
+reaches, and 0 a named *null*. A painted style's other sample is painted with another seed; of a
+photograph, those parts of itself serve that do not overlap. If a side is longer than 512 pixels,
+only its central 512 pixels are measured.
+
+`book/measures.md` shows each measure on pictures where the truth is known.
 """
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import scipy.fft
 import scipy.ndimage
-import scipy.spatial
 from numpy.typing import NDArray
 from skimage.color import rgb2lab
 
-from styleinv.images import Pixels
+from styleinv.images import BUNDLED, Pixels
 from styleinv.runs.record import Measures
+from styleinv.styles import paint
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
 
 # Raise this when a measure gives another number than before (tests/test_golden.py fails then).
 # Kept pictures are measured again by `make reference`.
-VERSION = 1
+VERSION = 2
 
-LARGEST_SIDE = 1024
+LARGEST_SIDE = 512
 DIRECTIONS = 32
-# A colour is foreign if its distance to every colour of the style is larger than this.
-FOREIGN = 15.0
-# The side of a square in pixels. Foreign spots that it does not fit into are edges or noise.
-SMALLEST_SPOT = 3
-# A picture is noise if removing its noise leaves less than this share of its variance.
-LEAST_SIGNAL = 0.05
 GRID = 8
+# The sides of the patches that are compared, in pixels. A larger side is seen more coarsely: at
+# least eight values of each colour along a patch of 9 pixels and more.
+SIDES = (5, 9, 17, 33, 49)
+VALUES = 8
+# Inversions carry a dither with a period of two or three pixels, which feature maps and readers
+# hardly see. This blur, a Gaussian's deviation in pixels, keeps it from deciding.
+BLUR = 1.5
+# Every so many patches of one picture look for the nearest among at most so many of the other.
+PATCHES, MOST_PATCHES = 512, 16384
+# Another sample counts as nearer than the null by at least this share of the null's distance, so
+# that sampling does not decide where the two hardly differ, as for large patches of small pictures.
+LEAST_CONTRAST = 0.1
+# Structure scores are cut off here: how much worse than the null a patch is says nothing.
+LOWEST, HIGHEST = -1.0, 2.0
+# Artefacts: neighbourhoods of 5 x 5 squares of 2 x 2 pixels; the quantile of the other sample's
+# distances that counts as found in the style; and the side of the smallest spot in these squares.
+NEIGHBOURHOOD, USUAL, SMALLEST_SPOT = (2, 5), 0.99, 2
+# The deviation of fine noise beyond this, in CIELAB units, counts as much as so many times all
+# values of that colour in a neighbourhood. Less is dither, which is no artefact.
+DITHER, NOISE_COUNTS = 25.0, 4
+# The power that rounding to 8 bits leaves in the highest octave of L*.
+ROUNDING = 0.01
+# A picture of which artefacts cover less is clean: at most one of twenty clean samples has more.
+CLEAN_AREA = 0.03
 
 
-def measure(image: Pixels, style: Pixels) -> Measures:
+def measure(image: Pixels, style: Pixels, other: Pixels | None = None) -> Measures:
     """All measures of a picture against its style image, rounded to six digits.
 
     ======================  ====================================================================
-    `structure_size`        of the picture, in pixels, see `structure_size`
-    `size_to_style`         ratio of the picture's structure size to the style's
+    `structures`            structure kept at patch sides 5, 9, 17, 33 and 49, see `structures`
+    `largest_kept`          the side up to which structure is kept, in pixels, see `largest_kept`
+    `largest_to_style`      the same as a ratio to that of another sample of the style
     `colour_distance`       in CIELAB units, see `colour_distance`
-    `noise`                 the picture's `noise_level` minus the style's, in L*
+    `colour`                1 if it is that of another sample, 0 if that of uniform noise in RGB
+    `noise`                 power of the highest octave over the style's in dB, see `noise`
     `artefacts`             number of artefacts per 10,000 pixels, see `artefact_mask`
     `artefact_area`         share of the picture that artefacts cover, from 0 to 1
     `artefact_grid`         the same for each field of an 8 x 8 grid, row by row, three decimals
     `psnr`, `ssim`          against the style image, in dB and from -1 to 1
     `psnr_of_pairs`         `psnr` with horizontal neighbours averaged, see `pairs_averaged`
     ======================  ====================================================================
+
+    Args:
+        other: another sample of the style, see `other_sample`; None if there is none.
     """
     # Imported here because it imports scipy.stats, which takes a second.
     from skimage.metrics import structural_similarity
 
     image, style = _central(image), _central(style)
-    mask = artefact_mask(image, style)
+    known = _known(style, other)
+    scores = structures(image, style, other)
+    kept, distance = largest_kept(scores), colour_distance(image, style)
+    mask = artefact_mask(image, style, other)
     _, count = scipy.ndimage.label(mask, np.ones((3, 3)))
-    size, style_size = structure_size(image), structure_size(style)
     found = {
-        "structure_size": size,
-        "size_to_style": size / style_size,
-        "colour_distance": colour_distance(image, style),
-        "noise": noise_level(image) - noise_level(style),
+        "largest_kept": kept,
+        "largest_to_style": kept / largest_kept(known.own_structures),
+        "colour_distance": distance,
+        "colour": known.colour(distance),
+        "noise": noise(image, style),
         "artefacts": 1e4 * count / mask.size,
         "artefact_area": float(mask.mean()),
         "psnr": psnr(image, style),
@@ -70,57 +106,283 @@ def measure(image: Pixels, style: Pixels) -> Measures:
     fields = [part.mean() for band in bands for part in np.array_split(band, GRID, axis=1)]
     # Six digits, so that the last bits of another machine make no difference.
     rounded = {name: float(f"{value:.6g}") for name, value in found.items()}
-    grid = tuple(round(float(share), 3) for share in fields)
-    return Measures(version=VERSION, artefact_grid=grid, **rounded)
+    return Measures(
+        version=VERSION,
+        structures=tuple(float(f"{score:.6g}") for score in scores),
+        artefact_grid=tuple(round(float(share), 3) for share in fields),
+        **rounded,
+    )
 
 
-def structure_size(pixels: Pixels) -> float:
-    """The distance in pixels at which the autocorrelation of the lightness falls to one half.
+@lru_cache(maxsize=4)
+def other_sample(source: str, size: int) -> Pixels | None:
+    """Another sample of a painted style, from another seed; None for any other style image."""
+    if not source.startswith(BUNDLED):
+        return None
+    return (255 * paint(source.removeprefix(BUNDLED), size, seed=1)).round().astype(np.uint8)
 
-    The autocovariance is c(r) = <x(p) x(p + d)>, averaged over all offsets d of length r without
-    wrapping around, where x is L* minus its mean. The result is the r at which c(r) = v / 2. Here v
-    is the variance of the picture without its pixel noise: the larger of c(0) minus the variance of
-    the noise (`noise_level` squared) and 2 c(1) - c(2), which extrapolates c(1) and c(2) to r = 0.
-    The smallest result is 0.5, for white noise.
 
-    We painted the bundled styles with structures of eight sizes and compared measures by how well
-    they keep the order of the sizes: spectral centroid, crossings of 1/e and 0.2, integral length,
-    length of the gradient, and this one, which was best. Large areas of light and dark do not
-    affect the upper half of the curve. Colour is left out: inversions carry a dither of colour with
-    a period of about three pixels, which feature maps and readers hardly see, and which would hide
-    all structure.
+# Structure ------------------------------------------------------------------------------------
+
+
+def structures(image: Pixels, style: Pixels, other: Pixels | None = None) -> tuple[float, ...]:
+    """How well the picture keeps the style's structure at each of `SIDES`: from -1 to 2.
+
+    The score at side p is (d0 - d) / (d0 - d1), where d is the `patch_distance` of the picture and
+    the style, d1 that of another sample and d0 that of the null, `random_phases` of the style. So
+    it is 1 for a picture whose patches match as well as those of another sample, more for one made
+    of pieces of the style itself, and 0 for one that has no structure beyond its power spectrum.
+    d0 - d1 counts as at least 0.1 d0. The score of a side that the picture lacks is 0.
     """
-    x = _lab(_central(pixels))[..., 0]
-    c = _autocovariance(x - x.mean())
-    if c[0] <= 1e-9:  # a single colour has a structure as large as the picture
-        return float(min(x.shape))
-    variance = min(c[0], max(c[0] - _noise_variance(x), 2 * c[1] - c[2]))
-    if variance < LEAST_SIGNAL * c[0]:
-        return 0.5
-    rho = np.concatenate(([1.0], c[1:] / variance))
-    below = np.flatnonzero(rho < 0.5)
-    if not len(below):
-        return float(len(rho))
-    k = int(below[0])
-    return float(max(0.5, k - 1 + (rho[k - 1] - 0.5) / (rho[k - 1] - rho[k])))
+    return _known(_central(style), other).structures(_central(image))
 
 
-def _autocovariance(x: Floats) -> Floats:
-    """The autocovariance of (H, W) at distances of whole pixels, up to half of the shorter side."""
-    height, width = x.shape
-    shape = [scipy.fft.next_fast_len(2 * side, real=True) for side in (height, width)]
-    power, ones = (np.square(np.abs(scipy.fft.rfft2(y, shape))) for y in (x, np.ones_like(x)))
-    products, overlap = scipy.fft.irfft2(power, shape), scipy.fft.irfft2(ones, shape)
-    rows, columns = (scipy.fft.fftfreq(side, 1 / side) for side in shape)
-    radius = np.rint(np.hypot(rows[:, None], columns)).astype(int)
-    near = radius <= min(height, width) // 2
-    # Every offset has the same weight, however many pairs of pixels it has.
-    values = products[near] / np.rint(overlap[near])
-    return np.asarray(np.bincount(radius[near], values) / np.bincount(radius[near]))
+def largest_kept(scores: tuple[float, ...]) -> float:
+    """The side up to which structure is kept, in pixels, from 1 to 49.
+
+    log(largest_kept) is the integral of the score over the logarithm of the side, from 1 pixel on.
+    The score, cut off to be from 0 to 1, is linear between the `SIDES`, and constant below them.
+    So a picture that keeps all up to a side and nothing beyond measures about that side, and no
+    threshold decides.
+    """
+    kept = np.clip((scores[0], *scores), 0, 1)
+    return float(np.exp(np.trapezoid(kept, np.log((1, *SIDES)))))
+
+
+def own_largest(style: Pixels, other: Pixels | None = None) -> float:
+    """`largest_kept` of another sample of the style: how much of it this measure can tell."""
+    return largest_kept(_known(_central(style), other).own_structures)
+
+
+def patch_distance(one: Pixels, other: Pixels, side: int) -> float:
+    """Mean distance of patches of each picture to the nearest of the other, per colour value.
+
+    Both ways, as in Simakov et al. (2008), since a grey picture is near to everything. In CIELAB
+    units, after a blur of 1.5 pixels; patches of 17 pixels and more are averaged over squares of
+    2, 4 and 6 pixels.
+    """
+    return _patch_distance(_patches(one, side), _patches(other, side))
+
+
+def random_phases(style: Pixels) -> Pixels:
+    """A picture with the style's spectrum and correlations of colours, and random phases.
+
+    See Galerne, Gousseau and Morel (2011): the same random angle is added to the phase of all
+    colours.
+    """
+    noise = np.random.default_rng(0).random(style.shape[:2])
+    turn = np.exp(1j * np.angle(np.fft.rfft2(noise)))
+    turn[0, 0] = 1
+    values = np.fft.irfft2(np.fft.rfft2(style, axes=(0, 1)) * turn[..., None], noise.shape, (0, 1))
+    return np.asarray(values.clip(0, 255).round().astype(np.uint8))
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """Square patches of a picture, or of every so many places, and a selection that asks.
+
+    Attributes:
+        all: (n, values), float32.
+        grid: the numbers of patches from top to bottom and from left to right.
+        some: the rows of `all` that look for their nearest.
+        apart: how many patches further the next one is that does not overlap.
+    """
+
+    all: Floats
+    grid: tuple[int, int]
+    some: NDArray[np.intp]
+    apart: int
+
+    @classmethod
+    def of(cls, windows: Floats, width: int, most: int) -> "_Patches":
+        """At most so many of the patches (rows, columns, values), which are `width` steps wide."""
+        step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / most))
+        windows = windows[::step, ::step]
+        grid = windows.shape[0], windows.shape[1]
+        count = grid[0] * grid[1]
+        # The golden ratio spreads the selection evenly over the picture.
+        spread = np.arange(min(PATCHES, count)) * (math.sqrt(5) - 1) / 2 % 1
+        some = (spread * count).astype(np.intp)
+        return cls(windows.reshape(count, -1), grid, some, math.ceil(width / step))
+
+    def nearest_apart(self) -> Floats:
+        """The distances of some patches to the nearest that does not overlap, if there is one."""
+        rows, columns = np.unravel_index(np.arange(len(self.all)), self.grid)
+        apart = [np.abs(x[self.some, None] - x) >= self.apart for x in (rows, columns)]
+        found = _nearest(self.all[self.some], self.all, apart[0] | apart[1])
+        return found[np.isfinite(found)]
+
+
+def _patches(pixels: Pixels, side: int) -> _Patches:
+    factor = max(1, side // VALUES)
+    width = round(side / factor)
+    return _Patches.of(_windows(_soft(_lab(pixels)), factor, width), width, MOST_PATCHES)
+
+
+def _soft(lab: Floats) -> Floats:
+    return np.asarray(scipy.ndimage.gaussian_filter(lab, (BLUR, BLUR, 0)))
+
+
+def _windows(soft: Floats, factor: int, width: int) -> Floats:
+    """All windows of `width` squares, each the mean of `factor` x `factor` pixels, float32."""
+    height, breadth = (side // factor for side in soft.shape[:2])
+    cut = soft[: height * factor, : breadth * factor]
+    squares = cut.reshape(height, factor, breadth, factor, 3).mean(axis=(1, 3))
+    # Around a middle grey, so that float32 loses nothing where distances are differences.
+    centred = (squares - (50, 0, 0)).astype(np.float32)
+    return np.lib.stride_tricks.sliding_window_view(centred, (width, width), axis=(0, 1))
+
+
+def _neighbourhoods(pixels: Pixels, most: int) -> _Patches:
+    """Windows around places, and what the blur has taken away there, for each colour."""
+    factor, width = NEIGHBOURHOOD
+    lab = _lab(pixels)
+    soft = _soft(lab)
+    windows = _windows(soft, factor, width)
+    rows, columns = windows.shape[:2]
+    side = factor * width
+    taken = np.sqrt(scipy.ndimage.uniform_filter(np.square(lab - soft), (side, side, 1)))
+    taken = taken[side // 2 :: factor, side // 2 :: factor][:rows, :columns]
+    beyond = NOISE_COUNTS * width * np.maximum(taken - DITHER, 0).astype(np.float32)
+    values = windows.reshape(rows, columns, -1), beyond
+    return _Patches.of(np.concatenate(values, axis=2), width, most)
+
+
+def _patch_distance(one: _Patches, other: _Patches) -> float:
+    there = _nearest(one.all[one.some], other.all).mean()
+    back = _nearest(other.all[other.some], one.all).mean()
+    return float(there + back) / 2
+
+
+def _nearest(asking: Floats, among: Floats, allowed: Mask | None = None) -> Floats:
+    """The distance of each row to the nearest row of `among`, per value; inf where none may be."""
+    lengths = np.square(among).sum(axis=1)
+    found = np.empty(len(asking), np.float32)
+    for rows in _chunks(len(asking)):
+        squares = lengths - 2 * asking[rows] @ among.T
+        if allowed is not None:
+            squares[~allowed[rows]] = np.inf
+        found[rows] = squares.min(axis=1)
+    found += np.square(asking).sum(axis=1)
+    return np.asarray(np.sqrt(np.maximum(found, 0) / asking.shape[1]))
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    return (slice(start, start + PATCHES) for start in range(0, count, PATCHES))
+
+
+# What depends on the style only ----------------------------------------------------------------
+
+
+class _Known:
+    """What the measures know of a style: distances of its other sample and of its nulls."""
+
+    def __init__(self, style: Pixels, other: Pixels | None) -> None:
+        sides = [side for side in SIDES if side <= min(style.shape[:2])]
+        self._patches = {side: _patches(style, side) for side in sides}
+        self._null = self._distances(random_phases(style))
+        self._other = self._apart() if other is None else self._distances(other)
+        self.own_structures = self._scores(self._other)
+        self._around = _neighbourhoods(style, MOST_PATCHES)
+        usual = self._around.nearest_apart() if other is None else self.strangeness(other)
+        self._usual = np.quantile(usual, USUAL) if usual.size else np.inf
+        self._colours = _colour_distances(style, other)
+
+    def structures(self, image: Pixels) -> tuple[float, ...]:
+        return self._scores(self._distances(image))
+
+    def colour(self, distance: float) -> float:
+        null, other = self._colours
+        return (null - distance) / max(null - other, 1e-9)
+
+    def strangeness(self, image: Pixels) -> Floats:
+        """The distance of each neighbourhood to the nearest of the style."""
+        around = _neighbourhoods(image, math.prod(image.shape))
+        return _nearest(around.all, self._around.all).reshape(around.grid)
+
+    def is_strange(self, image: Pixels) -> Mask:
+        return np.asarray(self.strangeness(image) > self._usual)
+
+    def _distances(self, image: Pixels) -> dict[int, float]:
+        return {
+            side: _patch_distance(_patches(image, side), patches)
+            for side, patches in self._patches.items()
+        }
+
+    def _apart(self) -> dict[int, float]:
+        """The distances of patches to the nearest that does not overlap; a null's where none is."""
+        found = dict(self._null)
+        for side, patches in self._patches.items():
+            if (nearest := patches.nearest_apart()).size:
+                found[side] = float(nearest.mean())
+        return found
+
+    def _scores(self, distances: dict[int, float]) -> tuple[float, ...]:
+        scores = dict.fromkeys(SIDES, 0.0)
+        for side, distance in distances.items():
+            null = self._null[side]
+            contrast = max(null - self._other[side], LEAST_CONTRAST * null, 1e-3)
+            scores[side] = float(np.clip((null - distance) / contrast, LOWEST, HIGHEST))
+        return tuple(scores.values())
+
+
+def _colour_distances(style: Pixels, other: Pixels | None) -> tuple[float, float]:
+    """The `colour_distance` of uniform noise, the null, and of another sample of the style."""
+    null = np.random.default_rng(0).integers(0, 256, style.shape).astype(np.uint8)
+    if other is not None:
+        return colour_distance(null, style), colour_distance(other, style)
+    # The two samples are the black and the white squares of a chessboard.
+    rows, columns = (np.arange(side) * GRID // side for side in style.shape[:2])
+    black = (rows[:, None] + columns) % 2 == 0
+    return colour_distance(null, style), colour_distance(style[black][None], style[~black][None])
+
+
+def _known(style: Pixels, other: Pixels | None) -> _Known:
+    other = None if other is None else _central(other)
+    shapes = style.shape, None if other is None else other.shape
+    return _known_by(style.tobytes(), None if other is None else other.tobytes(), shapes)
+
+
+@lru_cache(maxsize=4)
+def _known_by(
+    style: bytes, other: bytes | None, shapes: tuple[tuple[int, ...], tuple[int, ...] | None]
+) -> _Known:
+    pictures = [
+        None if data is None else np.frombuffer(data, np.uint8).reshape(shape)
+        for data, shape in zip((style, other), shapes, strict=True)
+    ]
+    return _Known(*pictures)  # type: ignore[arg-type]
+
+
+# Artefacts -------------------------------------------------------------------------------------
+
+
+def artefact_mask(image: Pixels, style: Pixels, other: Pixels | None = None) -> Mask:
+    """Where a picture has what its style has nowhere: (H, W).
+
+    The neighbourhood of a place is the square of 10 pixels around it, blurred as for
+    `patch_distance` and averaged over squares of two pixels, together with the deviation of what
+    the blur has taken away, as far as it is more than a dither's. It is strange if its distance to the
+    nearest of the style is larger than 99% of those of another sample of the style. Strange places
+    are part of an artefact if they cover a square of 4 x 4 pixels.
+    """
+    image = _central(image)
+    strange = _known(_central(style), other).is_strange(image)
+    spots = scipy.ndimage.binary_opening(strange, np.ones((SMALLEST_SPOT, SMALLEST_SPOT)))
+    factor, width = NEIGHBOURHOOD
+    rows, columns = (
+        # The neighbourhood around each pixel; at the rim, the nearest that is whole.
+        np.clip(np.arange(side) // factor - width // 2, 0, count - 1)
+        for side, count in zip(image.shape[:2], spots.shape, strict=True)
+    )
+    return np.asarray(spots[rows[:, None], columns])
+
+
+# Colour, noise and reconstruction ---------------------------------------------------------------
 
 
 def colour_distance(image: Pixels, style: Pixels) -> float:
-    """Sliced Wasserstein-1 distance between the colours of two images of the same size.
+    """Sliced Wasserstein-1 distance between the colours of two images.
 
     It is the mean over 32 evenly spread directions of the distance between the sorted projections,
     in CIELAB units (Rabin et al. 2011). Positions of the colours have no effect. If all colours
@@ -129,39 +391,29 @@ def colour_distance(image: Pixels, style: Pixels) -> float:
     ours, theirs = (
         np.sort(_lab(_central(x)).reshape(-1, 3) @ _directions(), axis=0) for x in (image, style)
     )
+    count = min(len(ours), len(theirs))
+    ours, theirs = (x[np.arange(count) * len(x) // count] for x in (ours, theirs))
     return float(np.abs(ours - theirs).mean())
 
 
-def noise_level(pixels: Pixels) -> float:
-    """Standard deviation of the pixel noise in L*: median(abs(d)) / 0.6745 (Donoho 1994).
+def noise(image: Pixels, style: Pixels) -> float:
+    """How much power a picture has in the highest octave of L* beyond its style, in dB.
 
-    For each block ((a, b), (c, e)) of 2 x 2 pixels, d = (a - b - c + e) / 2 is the coefficient of
-    the finest diagonal Haar wavelet, on which edges and gradients have little effect.
+    10 log10(P(image) / P(style)), where P is the power of the frequencies of which one component
+    is above half of the largest, after a Hann window. Equal power is 0, and negative values are
+    smoother than the style.
     """
-    return float(np.sqrt(_noise_variance(_lab(_central(pixels))[..., 0])))
+    ours, theirs = (_finest_power(_lab(_central(x))[..., 0]) for x in (image, style))
+    return float(10 * np.log10((ours + ROUNDING) / (theirs + ROUNDING)))
 
 
-def _noise_variance(x: Floats) -> float:
-    height, width = (side // 2 * 2 for side in x.shape)
-    even = x[:height, :width]
-    diagonal = (even[::2, ::2] - even[::2, 1::2] - even[1::2, ::2] + even[1::2, 1::2]) / 2
-    return float(np.square(np.median(np.abs(diagonal)) / 0.6745))
-
-
-def artefact_mask(image: Pixels, style: Pixels) -> NDArray[np.bool_]:
-    """Where a picture has spots of a colour that its style has nowhere: (H, W).
-
-    A 3 x 3 median removes noise first. A pixel is foreign if its distance to the colour of every
-    pixel of the style is more than 15 CIELAB units. Foreign pixels are part of an artefact if they
-    cover a square of 3 x 3 pixels: edges, where colours mix, are thinner.
-    """
-    smooth = scipy.ndimage.median_filter(_lab(image), size=(3, 3, 1), mode="nearest")
-    palette = np.unique(style.reshape(-1, 3), axis=0)
-    tree = scipy.spatial.KDTree(_lab(palette[None])[0])
-    distance, _ = tree.query(smooth.reshape(-1, 3), distance_upper_bound=FOREIGN)
-    foreign = np.isinf(distance).reshape(image.shape[:2])
-    spot = np.ones((SMALLEST_SPOT, SMALLEST_SPOT))
-    return np.asarray(scipy.ndimage.binary_opening(foreign, spot))
+def _finest_power(x: Floats) -> float:
+    """The variance that the highest octave of (H, W) has."""
+    window = np.outer(*(np.hanning(side + 2)[1:-1] for side in x.shape))
+    power = np.square(np.abs(scipy.fft.fft2((x - x.mean()) * window)))
+    rows, columns = (np.abs(scipy.fft.fftfreq(side)) > 0.25 for side in x.shape)
+    finest = power[rows[:, None] | columns].sum() / x.size
+    return float(finest / np.square(window).sum())
 
 
 def psnr(image: Pixels | Floats, style: Pixels | Floats) -> float:
@@ -179,7 +431,7 @@ def pairs_averaged(pixels: Pixels) -> Floats:
     return np.asarray((pixels[:, 0:even:2].astype(float) + pixels[:, 1:even:2]) / 2)
 
 
-def _lab(pixels: NDArray[Any]) -> Floats:
+def _lab(pixels: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(rgb2lab(pixels), dtype=np.float64)
 
 

@@ -165,9 +165,11 @@ class Measures(Plain, frozen=True):
     """
 
     version: int
-    structure_size: Number
-    size_to_style: Number
+    structures: Annotated[tuple[Number, ...], msgspec.Meta(min_length=5, max_length=5)]
+    largest_kept: Number
+    largest_to_style: Number
     colour_distance: Number
+    colour: Number
     noise: Number
     artefacts: Number
     artefact_area: Number
@@ -199,6 +201,7 @@ class Record(Plain, frozen=True, omit_defaults=True):
         address: `Asked.address` of what was asked for.
         style: short name of the style image.
         source: where the style image came from, see `styleinv.inversion.Task`.
+        measures: absent where the picture is not kept and was measured by an older version.
         picture: False if the record is kept without its picture.
         notes: what was done to the style image, such as a conversion of its colours.
         along: measures of the iterates on the way, if the run was asked to keep them.
@@ -212,7 +215,7 @@ class Record(Plain, frozen=True, omit_defaults=True):
     result: Result
     made_with: MadeWith
     trace: tuple[TracePoint, ...]
-    measures: Measures
+    measures: Measures | UnsetType = UNSET
     picture: bool = True
     notes: tuple[str, ...] = ()
     along: tuple[Along, ...] = ()

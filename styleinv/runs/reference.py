@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 import msgspec.yaml
+from msgspec import UNSET
 
 from styleinv.encoder import LAYERS, NORMALISED_NAME, NORMALISED_SHA256, load_encoder
 from styleinv.errors import InputError, one_of
@@ -189,9 +190,11 @@ def _cells(
 def _measure_again(folder: Path, report: Callable[[str], object]) -> None:
     """Measure the pictures that another version of the measures has measured."""
     for path, record in store.read_records(folder).items():
-        if record.picture and record.measures.version != measures.VERSION:
-            style = load_style(record.source, min(record.asked.height, record.asked.width))
-            run = store.read(path)
-            found = measures.measure(run.image, to_uint8(style))
+        known = record.measures
+        if record.picture and (known is UNSET or known.version != measures.VERSION):
+            size = min(record.asked.height, record.asked.width)
+            style = to_uint8(load_style(record.source, size))
+            run, other = store.read(path), measures.other_sample(record.source, size)
+            found = measures.measure(run.image, style, other)
             store.save(replace(run, record=sealed(record, measures=found)), folder)
             report(f"Measured again: {path.stem}")

@@ -40,7 +40,7 @@ from styleinv.images import Pixels, to_uint8
 from styleinv.inversion import RESULTS_VERSION, Inversion, Task
 from styleinv.optim import Iterate, Kept
 from styleinv.runs.locks import alone
-from styleinv.runs.measures import measure
+from styleinv.runs.measures import measure, other_sample
 from styleinv.runs.record import (
     Along,
     MadeWith,
@@ -94,7 +94,7 @@ class Run:
 
 def run_of(inversion: Inversion) -> Run:
     """The run of an inversion: its record, with the measures, and its picture in 8 bits."""
-    task, image = inversion.task, to_uint8(inversion.image)
+    task, image, style = inversion.task, to_uint8(inversion.image), to_uint8(inversion.task.style)
     result = Result(
         loss=inversion.loss,
         iterations=inversion.iterations,
@@ -117,7 +117,8 @@ def run_of(inversion: Inversion) -> Run:
         together=inversion.together if inversion.together > 1 else UNSET,
     )
     points = (replace(point, seconds=round(point.seconds, 4)) for point in inversion.trace)
-    measured = partial(measure, style=to_uint8(task.style))
+    other = other_sample(task.source, min(style.shape[:2]))
+    measured = partial(measure, style=style, other=other)
     record = Record(
         address=task.address,
         style=task.style_name,

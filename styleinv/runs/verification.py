@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from styleinv.encoder import Encoder, load_encoder
 from styleinv.errors import InputError
@@ -141,8 +141,8 @@ def _places(folder: Path, found: Report) -> dict[Path, list[str]]:
 
 def _check_measures(run: Run, path: Path, place: str, found: Report) -> None:
     """Measure a run's picture again and compare, or note why that is not possible."""
-    kept = run.record.measures
-    if run.pixels is None:
+    kept, source = run.record.measures, run.record.source
+    if run.pixels is None or kept is UNSET:
         found.unmeasured["the picture is not kept"] += 1
     elif kept.version != measures.VERSION:
         found.unmeasured[f"version {kept.version} of the measures took them"] += 1
@@ -150,7 +150,8 @@ def _check_measures(run: Run, path: Path, place: str, found: Report) -> None:
         found.unmeasured["the style image is not in the current folder"] += 1
     else:
         found.measured += 1
-        for name, value in structs.asdict(measures.measure(run.pixels, style)).items():
+        other = measures.other_sample(source, min(style.shape[:2]))
+        for name, value in structs.asdict(measures.measure(run.pixels, style, other)).items():
             noted, slack = getattr(kept, name), GRID_WITHIN if name == "artefact_grid" else 1e-6
             if not np.allclose(value, noted, rtol=MEASURES_WITHIN, atol=slack):
                 found.wrong.append(f"record {place!r} has {name} {noted}, but its picture {value}")
@@ -243,9 +244,10 @@ def _differences(kept: Record, again: Record) -> list[str]:
     a, b = again.result.loss, kept.result.loss
     if kept.theta is None or max(a, b) >= kept.theta:
         pairs.append(("final loss", a, b, FINAL_LOSS_WITHIN))
-    for name in ("structure_size", "colour_distance"):
-        a, b = getattr(again.measures, name), getattr(kept.measures, name)
-        pairs.append((name, a, b, FINAL_MEASURES_WITHIN))
+    if again.measures and kept.measures:
+        for name in ("largest_kept", "colour_distance"):
+            a, b = getattr(again.measures, name), getattr(kept.measures, name)
+            pairs.append((name, a, b, FINAL_MEASURES_WITHIN))
     # Every tolerance is relative: some final losses are as small as 1e-14.
     return [
         f"{what} {a:.4g} instead of {b:.4g}"
