@@ -20,17 +20,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from skimage.color import rgb2lab
 from torch import Tensor
 from ways import made_with
 
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.files import write_text
-from styleinv.images import save_png, to_uint8
+from styleinv.images import Pixels, save_png, to_uint8
 from styleinv.inversion import Inversion, Task, plan
 from styleinv.losses import gram_matrix
 from styleinv.optim import Iterate
 from styleinv.protocol import PROTOCOLS, Protocol
-from styleinv.runs.measures import colour_distance, noise_level, psnr
+from styleinv.runs.measures import colour_distance, psnr
 
 PICTURES = Path(__file__).parents[1] / "_build" / "floor"
 RECORD = Path(__file__).parents[1] / "results" / "floor.json"
@@ -111,6 +112,18 @@ def descend(task: Task) -> tuple[Inversion, dict[str, Any]]:
         "looks": looks,
     }
     return inversion, found
+
+
+def noise_level(pixels: Pixels) -> float:
+    """Standard deviation of the pixel noise in L*: median(abs(d)) / 0.6745 (Donoho 1994).
+
+    For each block ((a, b), (c, e)) of 2 x 2 pixels, d = (a - b - c + e) / 2 is the coefficient of
+    the finest diagonal Haar wavelet, on which edges and gradients have little effect.
+    """
+    height, width = (side // 2 * 2 for side in pixels.shape[:2])
+    x = rgb2lab(pixels[:height, :width])[..., 0]
+    diagonal = (x[::2, ::2] - x[::2, 1::2] - x[1::2, ::2] + x[1::2, 1::2]) / 2
+    return float(np.median(np.abs(diagonal)) / 0.6745)
 
 
 def free_values(image: Tensor) -> Tensor:

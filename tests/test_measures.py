@@ -1,21 +1,18 @@
-"""The measures on images where the truth is known."""
+"""The measures on images where the truth is known; `benchmarks/measures.py` has many more."""
 
 import msgspec
 import numpy as np
 import pytest
 import scipy.ndimage
-import scipy.optimize
-import scipy.special
+import scipy.spatial
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.color import lab2rgb, rgb2lab
 
-from styleinv.images import Pixels
+from styleinv.images import Pixels, load_style, to_uint8
 from styleinv.runs import measures
 from styleinv.styles import PAINTED, paint
-
-STRUCTURES = (3, 4, 6, 8, 11, 16, 22, 32)
 
 
 def painted(name: str, size: int = 96, **options: object) -> Pixels:
@@ -44,49 +41,63 @@ def shuffled(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(flat.reshape(pixels.shape))
 
 
-class TestStructureSize:
-    @pytest.mark.parametrize("name", PAINTED)
-    def test_keeps_the_order_of_the_painted_structures(self, name: str) -> None:
-        """Eight sizes, the mean of two seeds each; a single picture holds few of the largest."""
-        measured = [
-            np.mean(
-                [measures.structure_size(painted(name, 256, structure=s, seed=k)) for k in (0, 1)]
-            )
-            for s in STRUCTURES
-        ]
-        assert scipy.stats.spearmanr(STRUCTURES, measured).statistic >= 0.95
+def mosaic(style: Pixels, piece: int) -> Pixels:
+    """Square pieces of the style from random places."""
+    rng = np.random.default_rng(0)
+    found = np.empty_like(style)
+    for top, left in np.ndindex(*(side // piece for side in style.shape[:2])):
+        y, x = rng.integers(0, len(style) - piece + 1, 2)
+        field = np.s_[top * piece : (top + 1) * piece, left * piece : (left + 1) * piece]
+        found[field] = style[y : y + piece, x : x + piece]
+    return found
 
+
+class TestStructure:
+    @pytest.mark.parametrize("source", ["bundled:marbling", "skimage:coffee"])
     # Colours that no screen has are cut off.
     @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")
-    @pytest.mark.parametrize("name", PAINTED)
-    def test_sees_the_structure_through_noise(self, name: str) -> None:
-        """White noise of half the deviation of the colours, or a dither of colour as ours have."""
-        for structure in (8, 16):
-            clean = painted(name, 192, structure=structure)
-            expected = measures.structure_size(clean)
-            for noisy in (with_noise(clean, 30), dithered(clean)):
-                assert measures.structure_size(noisy) == pytest.approx(expected, rel=0.2)
+    def test_mosaics_measure_the_size_of_their_pieces(self, source: str) -> None:
+        style, other = to_uint8(load_style(source, 80)), measures.other_sample(source, 80)
 
-    def test_is_half_the_length_of_a_cosine(self) -> None:
-        """cos(2 pi x / p) has the autocorrelation J0(2 pi r / p) in the plane's mean."""
-        x = np.arange(256)
-        wave = 128 + 100 * np.cos(2 * np.pi * x / 32)
-        pixels = np.repeat(np.tile(wave, (256, 1))[..., None], 3, axis=2).astype(np.uint8)
-        half = scipy.optimize.brentq(lambda r: scipy.special.j0(2 * np.pi * r / 32) - 0.5, 1, 10)
-        assert measures.structure_size(pixels) == pytest.approx(half, rel=0.03)
+        def kept(picture: Pixels) -> float:
+            return measures.largest_kept(measures.structures(picture, style, other))
 
-    def test_grows_with_the_picture_and_with_blur_and_ends_with_the_order(self) -> None:
-        picture = painted("strokes")
-        size = measures.structure_size(picture)
-        doubled = np.kron(picture, np.ones((2, 2, 1), np.uint8))
-        assert measures.structure_size(doubled) == pytest.approx(2 * size, rel=0.1)
-        blurred = [scipy.ndimage.gaussian_filter(picture, (s, s, 0)) for s in (1, 2, 4)]
-        assert np.all(np.diff([size, *map(measures.structure_size, blurred)]) > 0)
-        for white in (shuffled(picture), noise()):
-            assert measures.structure_size(white) == pytest.approx(0.5, abs=0.02)
+        found = [kept(mosaic(style, piece)) for piece in (4, 8, 16, 24)]
+        assert np.all(np.diff(np.log(found)) > 0.2)
+        assert found[2:] == pytest.approx((16, 24), rel=0.5)
+        assert found[1] < kept(dithered(mosaic(style, 16))) < 1.2 * found[2]
+        assert kept(noise()) == 1
 
-    def test_one_colour_has_no_structure_that_ends(self) -> None:
-        assert measures.structure_size(np.full((40, 30, 3), 7, np.uint8)) == 30
+    def test_another_sample_has_all_and_random_phases_nothing(self) -> None:
+        style, other = painted("mosaic"), measures.other_sample("bundled:mosaic", 96)
+        assert measures.structures(other, style, other)[:3] == pytest.approx((1, 1, 1))
+        assert measures.structures(measures.random_phases(style), style, other) == (0,) * 5
+        assert measures.own_largest(style, other) > 17
+
+    def test_patch_distance_is_that_of_the_definition(self) -> None:
+        one, two = painted("strokes", 24), painted("dots", 24)
+        rows = [
+            np.lib.stride_tricks.sliding_window_view(
+                scipy.ndimage.gaussian_filter(rgb2lab(x), (1.5, 1.5, 0)), (5, 5), axis=(0, 1)
+            ).reshape(-1, 75)
+            for x in (one, two)
+        ]
+        distances = scipy.spatial.distance.cdist(*rows) / np.sqrt(75)
+        expected = (distances.min(axis=0).mean() + distances.min(axis=1).mean()) / 2
+        # Every patch asks at least once, and a few of them twice.
+        assert measures.patch_distance(one, two, 5) == pytest.approx(expected, rel=0.01)
+
+    def test_random_phases_keep_the_spectrum_only(self) -> None:
+        style = (100 + painted("marbling", 64) // 5).astype(np.uint8)  # nothing is cut off
+        spectra = [np.fft.fft2(x, axes=(0, 1)) for x in (style, measures.random_phases(style))]
+        before, after = (np.abs(x) for x in spectra)
+        assert after == pytest.approx(before, rel=0.05, abs=150)  # of rounding
+        assert np.corrcoef(style.ravel(), measures.random_phases(style).ravel())[0, 1] < 0.3
+
+    def test_largest_kept_is_where_a_sharp_cut_off_lies(self) -> None:
+        assert measures.largest_kept((2, 2, 1, 1, 1)) == pytest.approx(49)
+        assert measures.largest_kept((-1, 0, -1, 0, 0)) == 1
+        assert 9 < measures.largest_kept((1, 1, 0, 0, 0)) < 17
 
 
 class TestColourDistance:
@@ -113,59 +124,61 @@ class TestColourDistance:
         expected = np.linalg.norm(shift) / 2
         assert measures.colour_distance(after, before) == pytest.approx(expected, rel=0.1, abs=0.15)
 
+    def test_scale_ends_at_noise_and_at_another_sample(self) -> None:
+        style, other = painted("dots", 48), measures.other_sample("bundled:dots", 48)
+        assert measures.measure(other, style, other).colour == 1
+        assert measures.measure(noise(48, seed=5), style, other).colour == pytest.approx(0, abs=0.1)
 
-@pytest.mark.parametrize("name", ["rectangles", "mosaic", "marbling"])
-def test_noise_level_is_that_of_the_noise_added(name: str) -> None:
-    grey = painted(name, 256, structure=16).mean(axis=2)
-    grey = 60 + grey / 2  # away from black and white, where noise would be cut off
+
+def test_noise_is_the_gain_in_the_highest_octave() -> None:
+    """White noise of four times the deviation has 12 dB more; slow waves have no part in it."""
     rng = np.random.default_rng(3)
-    clean = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
-    assert measures.noise_level(clean) < 1
-    for sigma in (4, 8, 16):
-        noisy = (grey + rng.normal(0, sigma, grey.shape)).clip(0, 255)
-        pixels = np.repeat(noisy[..., None], 3, axis=2).astype(np.uint8)
-        expected = np.std(rgb2lab(pixels)[..., 0] - rgb2lab(clean)[..., 0])
-        assert measures.noise_level(pixels) == pytest.approx(expected, rel=0.2)
+    wave = 8 * np.cos(np.arange(128) * 2 * np.pi / 16)
+    grain = rng.normal(0, 3, (128, 128))
+    pictures = [128 + wave + factor * grain for factor in (1, 4)]
+    fine, coarse = (np.repeat(x.round()[..., None], 3, 2).astype(np.uint8) for x in pictures)
+    assert measures.noise(coarse, fine) == pytest.approx(20 * np.log10(4), abs=0.2)
+    assert measures.noise(fine, coarse) == pytest.approx(-20 * np.log10(4), abs=0.2)
+    assert measures.noise(fine, fine) == 0
 
 
 class TestArtefacts:
-    @pytest.mark.parametrize("name", PAINTED)
-    def test_another_picture_of_the_same_style_has_none(self, name: str) -> None:
-        """Painted from another seed, also with noise or blurred."""
-        style, other = painted(name, 128), painted(name, 128, seed=1)
-        blurred = scipy.ndimage.gaussian_filter(other, (1, 1, 0))
-        assert not measures.artefact_mask(style, style).any()
-        for picture in (other, blurred, with_noise(other, 12), with_noise(other, 25)):
-            assert measures.artefact_mask(picture, style).mean() < 0.003
+    # Colours that no screen has are cut off.
+    @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")
+    def test_noise_and_dither_of_a_clean_sample_are_none(self) -> None:
+        """At most a quarter of what other seeds of all styles show is more than clean."""
+        areas = []
+        for name in PAINTED:
+            style, other, clean = (painted(name, 64, seed=seed) for seed in (0, 1, 2))
+            for picture in (style, clean, dithered(clean), with_noise(clean, 20)):
+                areas.append(measures.artefact_mask(picture, style, other).mean())
+        assert areas[::4] == [0] * len(PAINTED)
+        assert np.mean(np.array(areas) < measures.CLEAN_AREA) > 0.75
 
-    @pytest.mark.parametrize("count", [1, 4, 9])
-    @pytest.mark.parametrize("radius", [4, 8])
-    def test_finds_planted_spots(self, count: int, radius: int) -> None:
-        style = painted("woodcut", 120)
-        y, x = np.mgrid[:120, :120]
-        spots = np.zeros((120, 120), bool)
+    @pytest.mark.parametrize("count", [1, 4])
+    @pytest.mark.parametrize("plain", [False, True])
+    def test_finds_planted_squares(self, count: int, plain: bool) -> None:
+        style, other = painted("woodcut", 120), measures.other_sample("bundled:woodcut", 120)
+        patch = np.full((24, 24, 3), (255, 0, 255), np.uint8) if plain else noise(24)
+        spotted, planted = style.copy(), np.zeros((120, 120), bool)
         for k in range(count):
-            row, column = 20 + 40 * (k // 3), 20 + 40 * (k % 3)
-            spots |= (y - row) ** 2 + (x - column) ** 2 <= radius**2
-        spotted = np.where(spots[..., None], np.uint8([255, 0, 255]), style)
-        found = measures.measure(spotted, style)
+            field = np.s_[10 + 60 * (k // 2) :, 10 + 60 * (k % 2) :]
+            spotted[field][:24, :24], planted[field][:24, :24] = patch, True
+        found = measures.measure(spotted, style, other)
         assert found.artefacts == pytest.approx(1e4 * count / 120**2, rel=1e-5)
-        assert found.artefact_area == pytest.approx(spots.mean(), rel=0.2)
+        assert found.artefact_area == pytest.approx(planted.mean(), rel=0.9)
+        assert found.artefact_area > measures.CLEAN_AREA
+        mask = measures.artefact_mask(spotted, style, other)
+        assert not mask[~scipy.ndimage.binary_dilation(planted, iterations=8)].any()
         assert np.mean(found.artefact_grid) == pytest.approx(found.artefact_area, abs=1e-3)
-        assert np.count_nonzero(found.artefact_grid) >= count
-
-    def test_single_pixels_are_noise(self) -> None:
-        style = painted("woodcut")
-        speckled = style.copy()
-        speckled[::7, ::7] = (255, 0, 255)
-        assert not measures.artefact_mask(speckled, style).any()
 
 
 class TestReconstruction:
     def test_of_the_same_picture_is_perfect(self) -> None:
         found = measures.measure(painted("marbling"), painted("marbling"))
         assert (found.psnr, found.psnr_of_pairs, found.ssim) == (100, 100, 1)
-        assert (found.colour_distance, found.size_to_style, found.noise) == (0, 1, 0)
+        assert (found.colour_distance, found.artefact_area, found.noise) == (0, 0, 0)
+        assert found.structures[0] > 1
 
     def test_psnr_is_its_formula_and_pairs_may_swap(self) -> None:
         style, other = painted("marbling"), noise()
@@ -176,9 +189,23 @@ class TestReconstruction:
         assert found.psnr_of_pairs == 100 > found.psnr
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (16, 60), (17, 33), (20, 1500)])
+@pytest.mark.parametrize("shape", [(16, 16), (16, 60), (17, 33), (20, 600)])
 def test_measures_every_shape(shape: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
     found = measures.measure(picture, picture[::-1])
     assert len(found.artefact_grid) == 64
     assert all(np.isfinite(value).all() for value in msgspec.structs.astuple(found))
+
+
+def test_one_colour_has_no_structure_to_keep() -> None:
+    plain = np.full((40, 30, 3), 7, np.uint8)
+    found = measures.measure(plain, plain)
+    assert (found.structures, found.largest_kept, found.largest_to_style) == ((0,) * 5, 1, 1)
+    assert (found.colour, found.artefacts) == (1, 0)
+
+
+def test_other_samples_are_painted() -> None:
+    other = measures.other_sample("bundled:dots", 32)
+    assert other is not None
+    assert (other == painted("dots", 32, seed=1)).all()
+    assert measures.other_sample("skimage:coffee", 32) is None

@@ -36,15 +36,12 @@ from typing import Any
 
 import numpy as np
 import scipy.ndimage
-import scipy.spatial
-from numpy.typing import NDArray
 from PIL import Image
-from skimage.color import rgb2lab
 
 import styleinv
 from styleinv.encoder import LAYERS, Encoder, load_encoder
 from styleinv.images import Pixels, load_style, to_uint8
-from styleinv.runs.measures import colour_distance
+from styleinv.runs.measures import BLUR, colour_distance, patch_distance, random_phases
 
 STYLES = (
     *(f"bundled:{name}" for name in ("strokes", "dots", "mosaic")),
@@ -55,39 +52,13 @@ STYLES = (
 LOSSES = ("gram", "moment-1", "moment-2", "moment-3", "moment-4")
 MEASURES = ("colour", "lost", "loss")
 SIZE, EVALUATIONS = 64, 100
-PATCH, BLOCK, PATCHES, BLUR = 9, 16, 300, 1.5
+PATCH, BLOCK = 9, 16
 TOLERANCE = 1.3
-
-Floats = NDArray[np.float64]
 
 
 def blurred(pixels: Pixels) -> Pixels:
     soft: Pixels = scipy.ndimage.gaussian_filter(pixels, (BLUR, BLUR, 0))
     return soft
-
-
-def patches(pixels: Pixels) -> Floats:
-    """All patches of a picture: (n, 3 PATCH^2)."""
-    windows = np.lib.stride_tricks.sliding_window_view(rgb2lab(pixels), (PATCH, PATCH), axis=(0, 1))
-    return windows.reshape(-1, 3 * PATCH**2)
-
-
-def patch_distance(one: Pixels, other: Pixels) -> float:
-    """Mean distance of patches of each picture to the nearest of the other, per colour value."""
-    every = [patches(blurred(pixels)) for pixels in (one, other)]
-    some = [np.random.default_rng(0).choice(found, PATCHES) for found in every]
-    pairs = zip(some, reversed(every), strict=True)
-    nearest = [scipy.spatial.distance.cdist(*pair, "sqeuclidean").min(axis=1) for pair in pairs]
-    return float(np.sqrt(np.concatenate(nearest) / (3 * PATCH**2)).mean())
-
-
-def random_phases(style: Pixels) -> Pixels:
-    """A picture with the style's spectrum and correlations of colours, and random phases."""
-    noise = np.random.default_rng(0).random(style.shape[:2])
-    turn = np.exp(1j * np.angle(np.fft.rfft2(noise)))
-    turn[0, 0] = 1
-    values = np.fft.irfft2(np.fft.rfft2(style, axes=(0, 1)) * turn[..., None], noise.shape, (0, 1))
-    return values.clip(0, 255).round().astype(np.uint8)
 
 
 def blocks(style: Pixels) -> Pixels:
@@ -108,7 +79,9 @@ def invert_all(encoder: Encoder, styles: tuple[str, ...]) -> tuple[dict[str, Any
     rows = []
     for name in styles:
         style = to_uint8(load_style(name, SIZE))
-        bottom, top = (patch_distance(make(style), style) for make in (blocks, random_phases))
+        bottom, top = (
+            patch_distance(make(style), style, PATCH) for make in (blocks, random_phases)
+        )
         row = [style]
         for layer in LAYERS:
             for loss in LOSSES:
@@ -116,7 +89,7 @@ def invert_all(encoder: Encoder, styles: tuple[str, ...]) -> tuple[dict[str, Any
                 result = styleinv.invert(name, encoder=encoder, **asked)
                 picture = to_uint8(result.image)
                 row.append(picture)
-                lost = (patch_distance(picture, style) - bottom) / (top - bottom)
+                lost = (patch_distance(picture, style, PATCH) - bottom) / (top - bottom)
                 colour = colour_distance(blurred(picture), blurred(style))
                 numbers = colour, lost, result.loss / result.trace[0].loss
                 cell = found.setdefault(f"{layer} {loss}", {})

@@ -241,8 +241,10 @@ def _neighbourhoods(pixels: Pixels, most: int) -> _Patches:
     windows = _windows(soft, factor, width)
     rows, columns = windows.shape[:2]
     side = factor * width
-    taken = np.sqrt(scipy.ndimage.uniform_filter(np.square(lab - soft), (side, side, 1)))
-    taken = taken[side // 2 :: factor, side // 2 :: factor][:rows, :columns]
+    taken = scipy.ndimage.uniform_filter(np.square(lab - soft), (side, side, 1))
+    # Running sums may round to a little less than zero.
+    taken = np.sqrt(np.maximum(taken[side // 2 :: factor, side // 2 :: factor], 0))
+    taken = taken[:rows, :columns]
     beyond = NOISE_COUNTS * width * np.maximum(taken - DITHER, 0).astype(np.float32)
     values = windows.reshape(rows, columns, -1), beyond
     return _Patches.of(np.concatenate(values, axis=2), width, most)
@@ -362,9 +364,9 @@ def artefact_mask(image: Pixels, style: Pixels, other: Pixels | None = None) -> 
 
     The neighbourhood of a place is the square of 10 pixels around it, blurred as for
     `patch_distance` and averaged over squares of two pixels, together with the deviation of what
-    the blur has taken away, as far as it is more than a dither's. It is strange if its distance to the
-    nearest of the style is larger than 99% of those of another sample of the style. Strange places
-    are part of an artefact if they cover a square of 4 x 4 pixels.
+    the blur has taken away, as far as it is more than a dither's. It is strange if its distance to
+    the nearest of the style is larger than 99% of those of another sample of the style. Strange
+    places are part of an artefact if they cover a square of 4 x 4 pixels.
     """
     image = _central(image)
     strange = _known(_central(style), other).is_strange(image)
