@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jupytext
 import numpy as np
 import pytest
 import scipy.special
@@ -15,10 +16,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from styleinv_book.ablation import ABLATION
 from torch import Tensor
 
-from styleinv import InputError, fused, losses
+from styleinv import InputError, fused, load_encoder, losses
+from styleinv.encoder import BUNDLED_WEIGHTS, LAYERS
 from styleinv.losses import (
     BEYOND,
     LOSSES,
@@ -34,6 +37,7 @@ from styleinv.losses import (
     moments,
 )
 from styleinv.protocol import PROTOCOLS
+from tests.conftest import ROOT
 
 Array = NDArray[np.float64]
 
@@ -326,3 +330,27 @@ def test_a_negative_psi_falls_without_bound_and_the_rule_mirrors_it() -> None:
 def test_refuses(features: Tensor, make: Callable[[Tensor], object], match: str) -> None:
     with pytest.raises(InputError, match=match):
         make(features)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_page_without_styleinv_computes_the_same(layer: str) -> None:
+    weights = {name: x.double() for name, x in load_file(BUNDLED_WEIGHTS).items()}
+    page: dict[str, Any] = {"torch": torch, "F": torch.nn.functional, "weights_file": weights}
+    page["load_file"] = lambda given: given
+    cells = jupytext.read(ROOT / "notebooks" / "from_scratch.md").cells
+    for source in (cell.source for cell in cells if cell.cell_type == "code"):
+        if "def " in source and "pictures" not in source:
+            exec(source, page)
+    style, noise = torch.rand(2, 1, 3, 17, 21, generator=torch.Generator().manual_seed(0)).double()
+    encoder = load_encoder("bundled", dtype=torch.float64)
+    s, n = encoder(style, layer), encoder(noise, layer)
+    for name, by_hand, loss in (
+        ("gram", page["gram_loss"], GramLoss(s)),
+        *(
+            (f"N = {k}", partial(page["moment_loss"], order=k), MomentLoss(s, k))
+            for k in (1, 2, 3, 4)
+        ),
+        ("mmd", page["mmd_loss"], MMDLoss(s)),
+    ):
+        found = by_hand(page["features"](style, layer), page["features"](noise, layer))
+        assert found.item() == pytest.approx(loss(n).item(), rel=1e-9), name
