@@ -23,7 +23,7 @@ from ways import write_record
 
 from styleinv.files import write_text
 from styleinv.runs import store
-from styleinv.runs.record import Measures
+from styleinv.runs.record import Measures, Record
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SHEETS = ROOT / "results", ROOT / "_build" / "eye_study"
@@ -49,18 +49,27 @@ def draw(runs: Path, count: int = COUNT) -> list[Pair]:
     """Pairs of pictures of one sweep and one style, each pair as likely as any other."""
     chance, pairs = random.Random(SEED), []
     for sweep in SWEEPS:
-        kept = [(path, x) for path, x in store.read_records(runs / sweep).items() if x.picture]
-        for (one, record), (other, another) in itertools.combinations(kept, 2):
-            if record.source == another.source:
-                left, right = chance.sample((one.stem, other.stem), 2)
-                pair = {"sweep": sweep, "style": record.source, "left": left, "right": right}
-                pairs.append(pair)
+        for one, other in itertools.combinations(pictures(runs / sweep).items(), 2):
+            style = one[1][1].source
+            if style == other[1][1].source:
+                left, right = chance.sample((one[0], other[0]), 2)
+                pairs.append({"sweep": sweep, "style": style, "left": left, "right": right})
     return chance.sample(pairs, count)
+
+
+def pictures(folder: Path) -> dict[str, tuple[Path, Record]]:
+    """The runs of a folder that have a picture, by what it shows and the hash of its pixels."""
+    return {
+        f"{x.asked.layer} {x.asked.loss} {x.result.pixels_sha256[:12]}": (path, x)
+        for path, x in store.read_records(folder).items()
+        if x.picture
+    }
 
 
 def sheets(pairs: Sequence[Pair], runs: Path, folder: Path) -> None:
     """Contact sheets of four pairs, each beside its style image, and an empty form."""
     folder.mkdir(parents=True, exist_ok=True)
+    known = {sweep: pictures(runs / sweep) for sweep in SWEEPS}
     numbered = list(enumerate(pairs, start=1))
     for start in range(0, len(pairs), PER_SHEET):
         some = numbered[start : start + PER_SHEET]
@@ -69,26 +78,23 @@ def sheets(pairs: Sequence[Pair], runs: Path, folder: Path) -> None:
         pen = ImageDraw.Draw(canvas)
         for row, (number, pair) in enumerate(some):
             top = MARGIN + row * (SIDE + LINE + MARGIN)
-            for column, (title, path) in enumerate(shown(pair, runs).items()):
+            for column, (title, path) in enumerate(shown(pair, known[pair["sweep"]]).items()):
                 left = MARGIN + column * (SIDE + MARGIN)
                 with Image.open(path) as picture:
                     whole = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
                 canvas.paste(whole, (left, top + LINE))
                 pen.text((left, top), f"{number} {title}", fill="black")
         canvas.save(folder / f"sheet-{start // PER_SHEET + 1:02}.png")
-    empty = [
-        {"pair": number, **dict.fromkeys(QUESTIONS, "")} for number in range(1, len(pairs) + 1)
-    ]
+    empty = [{"pair": number, **dict.fromkeys(QUESTIONS, "")} for number, _ in numbered]
     form = {"who": "", "date": "", "questions": QUESTIONS, "answers": empty}
     write_text(folder / "form.json", json.dumps(form, indent=1) + "\n")
 
 
-def shown(pair: Pair, runs: Path) -> dict[str, Path]:
+def shown(pair: Pair, known: dict[str, tuple[Path, Record]]) -> dict[str, Path]:
     """The three pictures of a pair, by their titles on the sheet."""
-    pictures = {side: runs / pair["sweep"] / f"{pair[side]}.png" for side in ("left", "right")}
-    with Image.open(pictures["left"]) as picture:
-        style = store.style_file_name(pair["style"], min(picture.size))
-    return {"style": RESULTS / "runs" / "styles" / style, **pictures}
+    style = store.style_file_name(pair["style"], known[pair["left"]][1].asked.width)
+    ours = {side: known[pair[side]][0].with_suffix(".png") for side in ("left", "right")}
+    return {"style": RESULTS / "runs" / "styles" / style, **ours}
 
 
 def difference(question: str, left: Measures, right: Measures) -> float:
@@ -138,12 +144,9 @@ def both(first: Sequence[int], second: Sequence[int]) -> dict[str, int]:
 def agreement(pairs: Sequence[Pair], answers: dict[str, Answers], runs: Path) -> Any:
     """The measures against every rater and all of them, and the raters against each other."""
     found: dict[str, Any] = {"smallest_seen": {}, "measures": [], "raters": [], "pairs": []}
+    known = {sweep: pictures(runs / sweep) for sweep in SWEEPS}
     records = [
-        [
-            store.read_record(runs / pair["sweep"] / f"{pair[side]}.json")
-            for side in ("left", "right")
-        ]
-        for pair in pairs
+        [known[pair["sweep"]][pair[side]][1] for side in ("left", "right")] for pair in pairs
     ]
     told = {
         question: [difference(question, *(one.measures for one in two)) for two in records]

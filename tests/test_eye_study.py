@@ -56,7 +56,8 @@ def test_sheets_show_the_drawn_pictures(tmp_path: Path, monkeypatch: pytest.Monk
     eye_study.sheets(pairs, tmp_path, tmp_path / "sheets")
     with Image.open(tmp_path / "sheets" / "sheet-02.png") as sheet:
         drawn = np.asarray(sheet)[26 : 26 + 256, 276 : 276 + 256]
-    with Image.open(tmp_path / pairs[1]["sweep"] / f"{pairs[1]['left']}.png") as picture:
+    own = eye_study.pictures(tmp_path / pairs[1]["sweep"])[pairs[1]["left"]][0]
+    with Image.open(own.with_suffix(".png")) as picture:
         np.testing.assert_array_equal(drawn[::4, ::4], np.asarray(picture))
     np.testing.assert_array_equal(drawn[::4, ::4], drawn[3::4, 3::4])
     form = (tmp_path / "sheets" / "form.json").read_text(encoding="utf-8")
