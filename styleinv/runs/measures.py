@@ -55,6 +55,8 @@ NEIGHBOURHOOD, USUAL, SMALLEST_SPOT = (2, 5), 0.99, 2
 # The deviation of fine noise beyond this, in CIELAB units, counts as much as so many times all
 # values of that colour in a neighbourhood. Less is dither, which is no artefact.
 DITHER, NOISE_COUNTS = 25.0, 4
+# The side of the patches that tell a copy.
+COPIED = 17
 # The power that rounding to 8 bits leaves in the highest octave of L*.
 ROUNDING = 0.01
 # A picture of which artefacts cover less is clean: at most one of twenty clean samples has more.
@@ -76,6 +78,7 @@ def measure(image: Pixels, style: Pixels, other: Pixels | None = None) -> Measur
     `artefact_grid`         the same for each field of an 8 x 8 grid, row by row, three decimals
     `psnr`, `ssim`          against the style image, in dB and from -1 to 1
     `psnr_of_pairs`         `psnr` with horizontal neighbours averaged, see `pairs_averaged`
+    `in_place`              share of patches most like the style at their own place, see `in_place`
     ======================  ====================================================================
 
     Args:
@@ -100,6 +103,7 @@ def measure(image: Pixels, style: Pixels, other: Pixels | None = None) -> Measur
         "artefact_area": float(mask.mean()),
         "psnr": psnr(image, style),
         "psnr_of_pairs": psnr(pairs_averaged(image), pairs_averaged(style)),
+        "in_place": in_place(image, style),
         "ssim": float(structural_similarity(image, style, channel_axis=2)),
     }
     bands = np.array_split(mask, GRID)
@@ -431,6 +435,33 @@ def pairs_averaged(pixels: Pixels) -> Floats:
     """
     even = pixels.shape[1] // 2 * 2
     return np.asarray((pixels[:, 0:even:2].astype(float) + pixels[:, 1:even:2]) / 2)
+
+
+def in_place(image: Pixels, style: Pixels) -> float:
+    """The share of places at which the picture is a copy of the style image, from 0 to 1.
+
+    A patch of 17 pixels is compared with the style image at its own place and at eight others: a
+    third or two thirds of the height and of the width further on, around the rim. It counts if it
+    correlates best with its own place (CIELAB after the blur, less the patch's mean), so that a
+    pale or noisy copy is one, too. A copy reaches about 0.9, another sample of the style 1/9.
+    """
+    ours, theirs = (
+        scipy.ndimage.gaussian_filter(_lab(_central(x)), (BLUR, BLUR, 0)) for x in (image, style)
+    )
+
+    def mean(x: Floats) -> Floats:
+        return np.asarray(scipy.ndimage.uniform_filter(x, COPIED, mode="wrap", axes=(0, 1)))
+
+    means = mean(ours), mean(theirs)
+    variance = mean((theirs**2).sum(axis=2)) - (means[1] ** 2).sum(axis=2)
+    deviation = np.sqrt(variance.clip(1))  # at least 1, where the style image is flat
+    height, width = ours.shape[:2]
+    scores = []
+    for move in [(height * i // 3, width * j // 3) for i in range(3) for j in range(3)]:
+        there, centre, spread = (np.roll(x, move, (0, 1)) for x in (theirs, means[1], deviation))
+        covariance = mean((ours * there).sum(axis=2)) - (means[0] * centre).sum(axis=2)
+        scores.append(covariance / spread)
+    return float((np.argmax(scores, axis=0) == 0).mean())
 
 
 def _lab(pixels: NDArray[Any]) -> NDArray[np.float64]:

@@ -176,6 +176,7 @@ class Measures(Plain, frozen=True):
     psnr: Number
     psnr_of_pairs: Number
     ssim: Number
+    in_place: Number
     artefact_grid: Annotated[tuple[Number, ...], msgspec.Meta(min_length=64, max_length=64)]
 
 
