@@ -7,6 +7,7 @@ widened for few styles (Hesterberg 2015, section 3.2), and Holm's correction for
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,12 +81,17 @@ def resampled(samples: Sequence[Sample], is_share: bool = False) -> Means:
     if is_share and mean in (0, 1):
         tails = (np.arange(RESAMPLES) + 0.5) / RESAMPLES
         return Means(mean, np.abs(mean - (1 - tails ** (1 / len(samples)))), 1)
+    if all(len(x) == 1 for x in styles):
+        return Means(mean, np.concatenate(styles)[_drawn(n, RESAMPLES)].mean(axis=0), n)
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    total = np.zeros(RESAMPLES)
     table = np.stack([x[rng.integers(len(x), size=(len(x), RESAMPLES))].mean(0) for x in styles])
-    for _ in styles:
-        total += table[rng.integers(n, size=RESAMPLES), np.arange(RESAMPLES)]
-    return Means(mean, total / n, n)
+    return Means(mean, np.take_along_axis(table, _drawn(n, RESAMPLES), axis=0).mean(axis=0), n)
+
+
+@cache
+def _drawn(n: int, resamples: int) -> NDArray[np.int64]:
+    """For each resample n numbers below n: (n, resamples)."""
+    return np.random.default_rng(BOOTSTRAP_SEED).integers(n, size=(n, resamples))
 
 
 def bootstrap(samples: Sequence[Sample]) -> tuple[float, float, float]:
