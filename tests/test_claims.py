@@ -19,6 +19,7 @@ from styleinv_book.intervals import Sample, bootstrap, holm, resampled
 from styleinv import InputError
 from styleinv.protocol import CHAPTER, FROM_NOISE
 from styleinv.runs import reference
+from styleinv.runs.measures import CLEAN_AREA
 from styleinv.runs.record import (
     Along,
     Asked,
@@ -339,6 +340,7 @@ def test_says_what_is_wrong(tmp_path: Path, fields: dict[str, Any], message: str
 
 
 def test_the_real_claims_name_sweeps_and_pages_that_there_are() -> None:
+    assert claims.read_claims(REAL).terms.artefact_area == CLEAN_AREA
     content = claims.read_claims(REAL).claims
     assert list(content) == [f"C{i}" for i in range(1, 18)]
     files = (reference.REFERENCE, reference.CHAPTER)

@@ -188,6 +188,14 @@ class TestReconstruction:
         found = measures.measure(np.ascontiguousarray(swapped), style)
         assert found.psnr_of_pairs == 100 > found.psnr
 
+    def test_tells_a_copy_from_another_sample(self) -> None:
+        """Also a pale and noisy copy, and one of half of the picture."""
+        style, other = painted("mosaic", 120), measures.other_sample("bundled:mosaic", 120)
+        pale = (0.3 * style + 0.7 * noise(120)).round().astype(np.uint8)
+        half = np.hstack((style[:, :60], np.roll(style, 50, 0)[:, 60:]))
+        found = [measures.in_place(x, style) for x in (style, pale, half, other)]
+        assert found == pytest.approx([1, 1, 0.5 + 0.5 / 9, 1 / 9], abs=0.1)
+
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 60), (17, 33), (20, 600)])
 def test_measures_every_shape(shape: tuple[int, int]) -> None:

@@ -176,8 +176,8 @@ class Measures(Plain, frozen=True):
     psnr: Number
     psnr_of_pairs: Number
     ssim: Number
-    in_place: Number
     artefact_grid: Annotated[tuple[Number, ...], msgspec.Meta(min_length=64, max_length=64)]
+    in_place: Number | UnsetType = UNSET
 
 
 class Along(Plain, frozen=True, array_like=True):
