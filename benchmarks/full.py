@@ -42,7 +42,7 @@ from styleinv import LAYERS
 from styleinv.files import write_text
 from styleinv.images import short_name
 from styleinv.inversion import RESULTS_VERSION, Task, plan
-from styleinv.protocol import CHAPTER, FAST, SCIPY, Protocol
+from styleinv.protocol import CHAPTER, FAST, FROM_NOISE, QUANTILES_FIRST, SCIPY, Protocol
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "_build" / "bench-full"
@@ -60,7 +60,7 @@ N4_SIZE = 128
 N4_STYLES = ("skimage:immunohistochemistry", "skimage:coffee")
 
 CHAPTER_20_000 = CHAPTER.limited_to(ADAM_ITERATIONS)
-N4_WAYS = {"fast": FAST, "direct": dataclasses.replace(FAST, warmups={})}
+N4_WAYS = {x.name: x for x in (QUANTILES_FIRST, FROM_NOISE)}
 
 Found = dict[str, Any]
 
@@ -102,7 +102,7 @@ class Bench:
             self._adam(cell)
 
     def n4(self) -> None:
-        """N = 4 by `fast`, and with the same budget from noise."""
+        """N = 4 by `quantiles`, and with the same budget from noise."""
         for seed, way in itertools.product(N4_SEEDS, N4_WAYS):
             for style, layer in itertools.product([*self.styles, *N4_STYLES], LAYERS):
                 cell = self._cell(style, N4_SIZE, layer, "moment-4") | {"way": way, "seed": seed}
@@ -202,7 +202,7 @@ class Bench:
 
     def _against_scipy(self, cell: Found) -> Found:
         """The same method family, from the same noise to the same theta, without warm-ups."""
-        ours = dataclasses.replace(FAST, warmups={}).limited_to(SCIPY_EVALUATIONS)
+        ours = FROM_NOISE.limited_to(SCIPY_EVALUATIONS)
         theirs = SCIPY.limited_to(SCIPY_EVALUATIONS)
         return {
             "ours": _outcome(self._task(cell, ours)),

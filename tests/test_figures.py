@@ -205,7 +205,7 @@ def test_a_figure_says_what_its_runs_went_through(album: Album) -> None:
     (said,) = texts(figures.paths(runs), ".path")
     assert said == (
         "Protocol fast, from uniform noise: Gram through Gram whitened; "
-        "N = 2 through N = 1 and N = 2 compressed."
+        "N = 2 through N = 1, then N = 2 compressed."
     )
 
 

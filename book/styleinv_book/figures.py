@@ -24,6 +24,7 @@ from PIL import Image
 from styleinv.errors import InputError
 from styleinv.images import SCIKIT_IMAGE, Pixels, load_style, public_name, short_name, to_uint8
 from styleinv.live.labels import COLOURS, TITLES, title_of
+from styleinv.protocol import told_beyond
 from styleinv.runs.record import Record, Settings, unit_of
 from styleinv.runs.reference import reference_runs
 from styleinv.runs.store import Run, style_file_name
@@ -407,8 +408,10 @@ def paths(runs: Sequence[Run]) -> str:
     """A paragraph of HTML: for each protocol, what its runs start from and pass through."""
     ways: dict[str, dict[str, list[str]]] = {}
     for asked in (run.record.asked for run in runs):
-        start = f"Protocol {asked.protocol.name}, from {asked.protocol.noise} noise"
-        way = " and ".join(map(title_of, asked.stages))
+        noise = asked.protocol.noise
+        began = " and ".join(told_beyond(asked.loss, noise, ())) or f"{noise} noise"
+        start = f"Protocol {asked.protocol.name}, from {began}"
+        way = ", then ".join(map(title_of, asked.stages))
         titles = ways.setdefault(start, {}).setdefault(f"through {way}" if way else "directly", [])
         if (title := TITLES[asked.loss]) not in titles:
             titles.append(title)
