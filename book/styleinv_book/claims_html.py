@@ -17,6 +17,8 @@ from styleinv_book.viewer import link_to
 CLAIMS = "../book/claims.yml"
 MARGIN = 4  # percent of a drawing's width
 MOST_TICKS = 6
+# Ticks between powers of ten, from the finest.
+FACTORS = ((1, 1.2, 1.5, 2, 3, 5, 7), (1, 2, 5))
 
 NAMES = {
     "largest_kept": "largest structure kept",
@@ -116,9 +118,11 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _log_ticks(low: float, high: float) -> list[float]:
     """Factors between exp(low) and exp(high), 1 among them."""
-    for steps in ([1, 1.2, 1.5, 2, 3, 5, 7], [1, 2, 5], [1]):
-        powers = [10.0**k for k in range(-9, 10)]
-        found = [x * p for p in powers for x in steps if low <= math.log(x * p) <= high]
+    powers = range(-12, 13)
+    finer = [[x * 10.0**k for k in powers for x in steps] for steps in FACTORS]
+    coarser = [[10.0**k for k in powers if k % every == 0] for every in (1, 2, 3, 6, 12)]
+    for ticks in (*finer, *coarser):
+        found = [tick for tick in ticks if low <= math.log(tick) <= high]
         if len(found) <= MOST_TICKS:
             return found
     return [1.0]
