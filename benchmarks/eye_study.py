@@ -27,6 +27,7 @@ from styleinv.runs.record import Measures, Record
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SHEETS = ROOT / "results", ROOT / "_build" / "eye_study"
+STUDY = RESULTS / "eye_study"
 # Sweeps whose pictures the main figures show.
 SWEEPS = ("chapter", "from-noise-128")
 COUNT, SEED = 72, 2026
@@ -123,8 +124,8 @@ def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, A
     return {
         "decided": len(agreed),
         "agreed": int(agreed.sum()),
-        "low": interval.low,
-        "high": interval.high,
+        "low": float(interval.low),
+        "high": float(interval.high),
         "smallest": min(reliable, default=None),
     }
 
@@ -191,15 +192,14 @@ def main() -> None:
     parser.add_argument("step", choices=("draw", "sheets", "agreement"))
     parser.add_argument("--runs", type=Path, default=RESULTS / "runs", help="the folder of sweeps")
     given = parser.parse_args()
-    study = RESULTS / "eye_study"
     if given.step == "draw":
-        write_record(study / "pairs.json", {"seed": SEED, "pairs": draw(given.runs)})
+        write_record(STUDY / "pairs.json", {"seed": SEED, "pairs": draw(given.runs)})
         return
-    pairs = json.loads((study / "pairs.json").read_text(encoding="utf-8"))["pairs"]
+    pairs = json.loads((STUDY / "pairs.json").read_text(encoding="utf-8"))["pairs"]
     if given.step == "sheets":
         sheets(pairs, given.runs, SHEETS)
     else:
-        found = agreement(pairs, read_answers(study), given.runs)
+        found = agreement(pairs, read_answers(STUDY), given.runs)
         write_record(RESULTS / "eye_study.json", found)
 
 
