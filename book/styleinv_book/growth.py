@@ -91,5 +91,6 @@ def while_the_loss_falls(runs: Sequence[Record]) -> Figure:
         axes.set(xscale="log", xlabel="loss (falls to the right)", title=title)
         axes.title.set_size("small")
         axes.invert_xaxis()
-    panels[0].legend(frameon=False)
+    if panels[0].lines:
+        panels[0].legend(frameon=False)
     return figure
