@@ -15,6 +15,7 @@ import device
 import evaluations
 import floor
 import full
+import measures
 import out_of_reach
 import peers
 import pytest
@@ -342,3 +343,20 @@ def test_what_a_gpu_is_asked_can_be_rehearsed(
     assert [row["together"] for row in found["speed"]] == [1, 2, 1, 2]
     made = list((tmp_path / "rehearsal" / "runs" / "few").iterdir())
     assert sorted(path.suffix for path in made) == [".json"] * 8 + [".png"] * 8
+
+
+def test_measures_are_validated_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small = {"SIZE": 48, "PIECES": (4, 24), "MOSAICS": 1, "STEPS": (1, 2), "CLEAN": 1}
+    small |= {"PLANTED": (24,), "SHIFTS": (4, 16), "SIGMAS": (4, 16)}
+    for name, value in (small | {"RECORD": tmp_path / "measures.json"}).items():
+        monkeypatch.setattr(measures, name, value)
+    measures.main(["bundled:marbling"])
+    first = measures.RECORD.read_text(encoding="utf-8")
+    found = json.loads(first)["styles"]["bundled:marbling"]
+    (fine,), (coarse,) = found["mosaics"]
+    assert fine < coarse
+    assert found["planted"]["noise"][0] > found["clean"]
+    (_, far), (_, further) = found["shifted"]
+    assert far > further
+    measures.main(["bundled:marbling"])
+    assert measures.RECORD.read_text(encoding="utf-8") == first

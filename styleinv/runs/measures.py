@@ -71,7 +71,7 @@ def measure(image: Pixels, style: Pixels, other: Pixels | None = None) -> Measur
     `largest_kept`          the side up to which structure is kept, in pixels, see `largest_kept`
     `largest_to_style`      the same as a ratio to that of another sample of the style
     `colour_distance`       in CIELAB units, see `colour_distance`
-    `colour`                1 if it is that of another sample, 0 if that of uniform noise in RGB
+    `colour`                the same from 0, that of uniform noise, to 1, see `colour`
     `noise`                 power of the highest octave over the style's in dB, see `noise`
     `artefacts`             number of artefacts per 10,000 pixels, see `artefact_mask`
     `artefact_area`         share of the picture that artefacts cover, from 0 to 1
@@ -97,7 +97,7 @@ def measure(image: Pixels, style: Pixels, other: Pixels | None = None) -> Measur
         "largest_kept": kept,
         "largest_to_style": kept / largest_kept(known.own_structures),
         "colour_distance": distance,
-        "colour": known.colour(distance),
+        "colour": colour(distance, style, other),
         "noise": noise(image, style),
         "artefacts": 1e4 * count / mask.size,
         "artefact_area": float(mask.mean()),
@@ -400,6 +400,15 @@ def colour_distance(image: Pixels, style: Pixels) -> float:
     count = min(len(ours), len(theirs))
     ours, theirs = (x[np.arange(count) * len(x) // count] for x in (ours, theirs))
     return float(np.abs(ours - theirs).mean())
+
+
+def colour(distance: float, style: Pixels, other: Pixels | None = None) -> float:
+    """A `colour_distance` to the style on the scale from uniform noise in RGB to another sample.
+
+    0 is that of a picture whose pixels are uniform noise, as the start of an inversion is, and 1
+    that of another sample of the style. Closer colours are above 1.
+    """
+    return _known(_central(style), other).colour(distance)
 
 
 def noise(image: Pixels, style: Pixels) -> float:
