@@ -89,7 +89,7 @@ def test_every_loss_ends_as_it_does_alone(bundled: Encoder) -> None:
 def test_one_leaves_and_the_next_one_enters(bundled: Encoder) -> None:
     """Three places for runs of different lengths; who enters late starts at its beginning."""
     tasks = [
-        replace(task, protocol=CHAPTER.limited_to(1 + 5 * number % 7))
+        replace(task, protocol=CHAPTER.limited_to(1 + 5 * number % 7), along=True)
         for number, task in enumerate(planned(bundled, layer="relu_2_1"))
     ]
     for task, run in zip(tasks, side_by_side(tasks, most=3), strict=True):
@@ -97,6 +97,7 @@ def test_one_leaves_and_the_next_one_enters(bundled: Encoder) -> None:
         assert run.task is task
         assert (run.iterations, run.stop_reason) == (alone.iterations, alone.stop_reason)
         assert run.loss == pytest.approx(alone.loss, rel=1e-4)
+        assert [kept.iteration for kept in run.along] == [kept.iteration for kept in alone.along]
         assert torch.equal(run.image, alone.image) or not have_same_bits(bundled, SIZE)
         assert 1 < run.together <= 3
 

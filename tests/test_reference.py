@@ -20,7 +20,12 @@ from tests.conftest import ROOT
 
 RESULTS = ROOT / "results"
 SWEEPS = {
-    "few": {"styles": ["bundled:strokes"], "losses": ["gram", "moment-1"], "layers": ["relu_1_1"]},
+    "few": {
+        "styles": ["bundled:strokes"],
+        "losses": ["gram", "moment-1"],
+        "layers": ["relu_1_1"],
+        "along": True,
+    },
     "stops": {
         "styles": ["bundled:mosaic"],
         "losses": ["gram"],
@@ -54,11 +59,15 @@ def test_makes_what_is_missing_and_reads_it_back(file: Path, made: Path) -> None
         ("bundled:strokes", "relu_1_1", "moment-1"),
     ]
     assert all(run.image.shape == (16, 16, 3) for run in runs.values())
+    for run in runs.values():
+        first, *_ = run.record.along
+        assert (first.loss, first.evaluations) == (run.record.trace[0].loss, 1)
     key = ("bundled:mosaic", "relu_1_2", "gram")
     for seed, iterations in product((0, 5), (2, 3)):
         run = reference_runs("stops", made, seed=seed, iterations=iterations)[key]
         assert (run.record.asked.seed, run.record.result.evaluations) == (seed, iterations)
         assert run.pixels is None
+        assert run.record.along == ()
     assert reference_runs("stops", made)[key].record.asked.seed == 0
     kept = list(made.rglob("runs/*/*.*"))
     assert made / "runs/styles/bundled-strokes-16.png" in kept
