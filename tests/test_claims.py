@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ PLAIN: dict[str, Any] = {
     **{"version": 2, "largest_kept": 4.0, "colour_distance": 2.0},
     **{"structures": (0.5,) * 5, "artefact_grid": (0.0,) * 64},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "RESAMPLES", 2000)
+        yield
 
 
 def record(
@@ -224,12 +232,6 @@ def test_between_seeds(tmp_path: Path) -> None:
     assert (small.estimate, small.comparisons) == (pytest.approx(2.0), 12)
 
 
-@pytest.fixture
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 2000)
-
-
-@pytest.mark.usefixtures("few_resamples")
 def test_bootstrap_covers_what_it_should() -> None:
     """Of 200 draws of eight styles with a known mean, about 95% cover it."""
     rng = np.random.default_rng(0)
@@ -242,7 +244,8 @@ def test_bootstrap_covers_what_it_should() -> None:
     assert 0.91 * 200 <= covered <= 0.99 * 200
 
 
-def test_interval_of_normal_styles_is_about_students() -> None:
+def test_interval_of_normal_styles_is_about_students(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 100_000)
     values = np.random.default_rng(1).normal(3, 1, 12)
     means = resampled([Sample(str(i), 0, x) for i, x in enumerate(values)])
     for level in (0.05, 0.01):
@@ -269,6 +272,7 @@ def test_bootstrap_moves_along_and_stays_inside(values: list[float], shift: floa
     assert moved == pytest.approx((estimate + shift, low + shift, high + shift), abs=1e-6)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from([0.001, 0.01, 0.012, 0.02, 0.03, 0.05, 0.2, 0.9]), max_size=8))
 def test_holm_rejects_what_the_adjusted_p_values_do(p_values: list[float]) -> None:
     """Adjusted: the running maximum of (m - rank) p over the sorted ones, as in Holm 1979."""
