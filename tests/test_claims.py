@@ -126,7 +126,7 @@ def test_ratio_is_the_geometric_mean_over_what_can_be_compared(tmp_path: Path) -
     assert 2 < found.low < 4 < found.high < 8
     assert (found.comparisons, found.styles, found.finding) == (12, 12, "holds")
     assert row.verdict == "supported"
-    assert f"it is {found}" in claims_html.section(row)
+    assert "it is 4" in claims_html.section(row)
 
 
 def test_a_changed_record_changes_its_row(tmp_path: Path) -> None:

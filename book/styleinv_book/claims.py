@@ -171,7 +171,7 @@ class Claim(Plain, frozen=True):
     Attributes:
         claim: what is claimed, in our words; `where` it is, the `figure`'s page.
         chapter, did: what the chapter says, what we did.
-        reading: what came out; {0}, {1}, ... in it stand for the effects of the parts.
+        reading: what came out; {0}, {1}, ... in it stand for the estimates of the parts.
         sure, change: how sure we are, and what would change our mind.
     """
 
@@ -228,13 +228,20 @@ class Effect(Plain, frozen=True):
         return f"{shown[0]}{self.unit} ({shown[1]} to {shown[2]})"
 
     @property
+    def brief(self) -> str:
+        """The estimate with its unit, for a sentence."""
+        is_known = self.finding != "too few runs"
+        return f"{self.shown(self.estimate)}{self.unit}" if is_known else "(too few runs)"
+
+    @property
     def unit(self) -> str:
         """What the effect is in, with what stands before it: "%", " px", ..., or nothing."""
         return "" if self.part.effect.startswith(("ratio", "f", "c")) else unit(self.part.measure)
 
     def shown(self, value: float) -> str:
         """A value of the effect in its unit, which is not written."""
-        return f"{100 * value:.0f}" if self.unit == "%" else f"{value:.3g}"
+        # Without a sign before a zero.
+        return f"{round(100 * value, 1) + 0.0:g}" if self.unit == "%" else f"{value:.3g}"
 
     @property
     def allowed(self) -> str:

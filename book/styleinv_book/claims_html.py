@@ -74,7 +74,16 @@ def section(row: Row) -> str:
     charts = [chart(group) for group in groups.values()]
     shown = next((x for x in row.effects if x.pair and not x.part.beside), None)
     pictures = "" if shown is None else pair(shown.pair)
-    return render_macro("claims.html.j2", "section", row, charts, shown, pictures)
+    numbers = [effect.brief for effect in row.effects]
+    texts = {
+        "The chapter.": row.claim.chapter,
+        "What we did.": row.claim.did,
+        "What came out.": row.claim.reading.format(*numbers),
+        "How sure.": row.claim.sure.format(*numbers),
+        "What would change our mind.": row.claim.change,
+        "Note.": row.claim.note,
+    }
+    return render_macro("claims.html.j2", "section", row, texts, charts, shown, pictures)
 
 
 def chart(effects: Sequence[Effect]) -> Chart:
