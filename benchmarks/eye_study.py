@@ -110,6 +110,7 @@ def difference(question: str, left: Measures, right: Measures) -> float:
 def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, Any]:
     """How often a measure says what an eye says, among the pairs that the eye does not call a tie.
 
+    `equal` are those of them in which the measure sees no difference; they do not agree.
     `smallest` is the least difference such that of all pairs that differ as much or more, twenty
     at least, the two agree in nine of ten.
     """
@@ -124,6 +125,7 @@ def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, A
     return {
         "decided": len(agreed),
         "agreed": int(agreed.sum()),
+        "equal": int((sizes == 0).sum()),
         "low": float(interval.low),
         "high": float(interval.high),
         "smallest": min(reliable, default=None),

@@ -86,6 +86,8 @@ class Panel:
     @property
     def origin(self) -> str:
         """What the runs went through, what made them, who took the photographs; a table of them."""
+        if not self.runs:
+            return ""
         styles = list(dict.fromkeys(run.record.source for run in self.runs))
         made = provenance(self.runs) + credit_line(styles)
         return paths(self.runs) + made + run_table(self.runs)
