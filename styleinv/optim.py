@@ -82,9 +82,9 @@ class Kept:
     image: Tensor
 
 
-def half_decade(loss: float) -> int:
-    """Which of the steps of a factor of sqrt(10) a loss above 0 lies on: floor(2 log10(loss))."""
-    return math.floor(2 * math.log10(loss))
+def decade(loss: float) -> int:
+    """Between which powers of ten a loss above 0 lies: floor(log10(loss))."""
+    return math.floor(math.log10(loss))
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Minimum:
         stop_reason: see `Monitor`.
         trace: loss over iterations, evaluations and seconds, log-spaced.
         not_finite: the first value that was not finite, if that is the stop reason.
-        along: the first iterate on each half decade of the loss, if the monitor keeps them.
+        along: the first iterate on each decade of the loss, if the monitor keeps them.
     """
 
     image: Tensor
@@ -129,8 +129,8 @@ class Monitor:
     An optimiser sets `stage` and counts its `iteration`s and `evaluations` here. Given an image
     whose loss is not finite, `explain` names the first value that is not.
 
-    If it `keeps` iterates, these are the ones whose loss is on a lower half decade (powers of
-    sqrt(10)) than all before; losses of 0 and below have none.
+    If it `keeps` iterates, these are the ones whose loss is on a lower decade (powers
+    of ten) than all before; losses of 0 and below have none.
     """
 
     budget: int
@@ -224,7 +224,7 @@ class Monitor:
     def see(self, loss: float, image: Tensor) -> str | None:
         """Note an iterate; returns the reason to stop, or None to go on."""
         point = self.note(loss)
-        if self.keeps and loss > 0 and half_decade(loss) < self._lowest_kept():
+        if self.keeps and loss > 0 and decade(loss) < self._lowest_kept():
             pixels = torch.from_numpy(to_uint8(image[0])).permute(2, 0, 1)
             self.along.append(Kept(loss, self.iteration, self.evaluations, pixels))
         if self.callback is not None:
@@ -249,7 +249,7 @@ class Monitor:
         return Minimum(image, loss, *counts, stop_reason, *found)
 
     def _lowest_kept(self) -> float:
-        return half_decade(self.along[-1].loss) if self.along else math.inf
+        return decade(self.along[-1].loss) if self.along else math.inf
 
     def _point(self, loss: float, seconds: float) -> TracePoint:
         return TracePoint(self.iteration, self.evaluations, loss, seconds, self.stage.name)

@@ -60,8 +60,8 @@ def constant(value: float) -> Loss:
 
 
 @pytest.mark.parametrize("protocol", METHODS, ids=lambda own: own.name)
-def test_keeps_the_first_iterate_on_each_half_decade(protocol: Protocol) -> None:
-    """Counted by hand: powers of sqrt(10), each crossed once, however the loss goes in between."""
+def test_keeps_the_first_iterate_on_each_decade(protocol: Protocol) -> None:
+    """Counted by hand: powers of ten, each crossed once, however the loss goes in between."""
     seen: list[tuple[float, int, int, list[Any]]] = []
 
     def note(it: Iterate) -> None:
@@ -69,11 +69,11 @@ def test_keeps_the_first_iterate_on_each_half_decade(protocol: Protocol) -> None
         seen.append((it.loss, it.iteration, it.evaluations, pixels))
 
     kept = run(valley, protocol, 250, theta=1e-9, callback=note, keeps=True).along
-    bounds = [10 ** (k / 2) for k in range(-22, 4)]
+    bounds = [10.0**k for k in range(-11, 3)]
     crossed = [next((x for x in seen if x[0] < bound), None) for bound in reversed(bounds)]
     first = [x for i, x in enumerate(crossed) if x is not None and x not in crossed[:i]]
     assert [(x.loss, x.iteration, x.evaluations, x.image.tolist()) for x in kept] == first
-    assert len(first) > 2
+    assert len(first) > 1
     assert run(valley, protocol, 20).along == []
     assert run(constant(-1.0), protocol, 5, keeps=True).along == []
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from msgspec import UNSET
 
 from styleinv.encoder import LAYERS
-from styleinv.optim import half_decade
+from styleinv.optim import decade
 from styleinv.runs import store
 from styleinv.runs.record import Record
 from styleinv_book.figures import BLUE, INK, ORANGE, plot_axes
@@ -78,13 +78,13 @@ def while_the_loss_falls(runs: Sequence[Record]) -> Figure:
     figure, panels = plot_axes(3.2, 1, 3)
     for layer in LAYERS:
         own = [run for run in runs if run.asked.layer == layer and run.along]
-        steps = {half_decade(kept.loss) for run in own for kept in run.along}
+        steps = {decade(kept.loss) for run in own for kept in run.along}
         for axes, measure in zip(panels, OVER_LOSS, strict=True):
             points = []
             for step in sorted(steps):
-                seen = [x for run in own for x in run.along if half_decade(x.loss) == step]
+                seen = [x for run in own for x in run.along if decade(x.loss) == step]
                 if 2 * len(seen) >= len(own):
-                    points.append((10 ** (step / 2), median(getattr(x, measure) for x in seen)))
+                    points.append((10.0**step, median(getattr(x, measure) for x in seen)))
             if points:
                 axes.plot(*zip(*points, strict=True), color=SHADES[layer], label=layer, marker=".")
     for axes, title in zip(panels, OVER_LOSS.values(), strict=True):
