@@ -38,7 +38,7 @@ QUESTIONS = {
 }
 ANSWERS = {"left": 1, "tie": 0, "right": -1}
 # What decides a question, and whether two values are compared by their ratio or their difference.
-MEASURES = {"structures": ("largest_kept", True), "artefacts": ("artefact_area", False)}
+MEASURES = {"structures": ("structure", False), "artefacts": ("artefact_area", False)}
 # The agreement that counts as reliable, and from how many answers on it is told.
 RELIABLE, FEWEST = 0.9, 20
 

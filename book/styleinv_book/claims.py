@@ -35,7 +35,7 @@ LEAST_COMPARISONS, LEAST_STYLES = 10, 5
 COSTS = ("iterations_to_theta", "evaluations_to_theta", "seconds_to_theta")
 SHARES = ("converged", "stuck", "clean")  # 0 or 1 for a run
 STRUCTURES = tuple(f"structure_{side}" for side in (5, 9, 17, 33, 49))
-SEEN = (*Along.__struct_fields__, *Measures.__struct_fields__, "in_place")
+SEEN = (*Along.__struct_fields__, *Measures.__struct_fields__, "structure", "in_place")
 MEASURES = (*SHARES, *COSTS, *STRUCTURES, *dict.fromkeys(SEEN))
 EYE_STUDY = "eye_study.json"
 

@@ -21,6 +21,7 @@ MOST_TICKS = 6
 FACTORS = ((1, 1.2, 1.5, 2, 3, 5, 7), (1, 2, 5))
 
 NAMES = {
+    "structure": "structure kept",
     "largest_kept": "largest structure kept",
     "colour_distance": "distance of the colours",
     "artefact_area": "area that artefacts cover",

@@ -6,7 +6,6 @@ from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 from msgspec import UNSET
 
 from styleinv.encoder import LAYERS
@@ -19,7 +18,7 @@ from styleinv_book.figures import BLUE, INK, ORANGE, plot_axes
 SHADES = dict(zip(LAYERS, ("#d55e00", "#e69f00", "#56b4e9", "#0072b2"), strict=True))
 # What is drawn over the loss, with the axis that it is on.
 OVER_LOSS = {
-    "largest_kept": "largest structure kept (px)",
+    "structure": "structure kept (1: another sample)",
     "colour_distance": "distance of the colours (CIELAB)",
     "noise": "pixel noise over the style's (dB)",
 }
@@ -32,21 +31,21 @@ def runs_of(results: str | Path, sweeps: Sequence[str], loss: str) -> list[Recor
 
 
 def by_layer(runs: Sequence[Record], at: float) -> Figure:
-    """The largest structure kept at each layer, a line per style: at the end, and at a loss."""
+    """The structure kept at each layer, a line per style: at the end, and at a loss."""
     figure, panels = plot_axes(3.6, 1, 2, sharey=True)
     at_end, at_loss = {}, {}
     for run in runs:
         key = run.source, run.asked.layer
         if run.measures is not UNSET:
-            at_end[key] = float(run.measures.largest_kept)
+            at_end[key] = run.measures.structure
         if (kept := next((x for x in run.along if x.loss <= at), None)) is not None:
-            at_loss[key] = float(kept.largest_kept)
+            at_loss[key] = kept.structure
     for axes, found, title in zip(
         panels, (at_end, at_loss), ("at the end of the run", f"at a loss of {at:g}"), strict=True
     ):
         _lines(axes, found)
         axes.set(title=title, xlabel="layer")
-    panels[0].set(ylabel=OVER_LOSS["largest_kept"])
+    panels[0].set(ylabel=OVER_LOSS["structure"])
     panels[0].legend(frameon=False, loc="upper left")
     return figure
 
@@ -64,10 +63,6 @@ def _lines(axes: Any, found: Mapping[tuple[str, str], float]) -> None:
         for layer in LAYERS
     ]
     axes.plot(LAYERS, middle, color=INK, linewidth=2.5, label="median")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_yticks([2, 5, 10, 20])
 
 
 def while_the_loss_falls(runs: Sequence[Record]) -> Figure:

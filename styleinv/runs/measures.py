@@ -47,8 +47,8 @@ PATCHES, MOST_PATCHES = 512, 16384
 # Another sample counts as nearer than the null by at least this share of the null's distance, so
 # that sampling does not decide where the two hardly differ, as for large patches of small pictures.
 LEAST_CONTRAST = 0.1
-# Structure scores are cut off here: how much worse than the null a patch is says nothing.
-LOWEST, HIGHEST = -1.0, 2.0
+# Structure scores are cut off here, so that a style like its null weighs no more than others.
+LOWEST, HIGHEST = -4.0, 2.0
 # Artefacts: neighbourhoods of 5 x 5 squares of 2 x 2 pixels; the quantile of the other sample's
 # distances that counts as found in the style; and the side of the smallest spot in these squares.
 NEIGHBOURHOOD, USUAL, SMALLEST_SPOT = (2, 5), 0.99, 2
@@ -130,7 +130,7 @@ def other_sample(source: str, size: int) -> Pixels | None:
 
 
 def structures(image: Pixels, style: Pixels, other: Pixels | None = None) -> tuple[float, ...]:
-    """How well the picture keeps the style's structure at each of `SIDES`: from -1 to 2.
+    """How well the picture keeps the style's structure at each of `SIDES`: from -4 to 2.
 
     The score at side p is (d0 - d) / (d0 - d1), where d is the `patch_distance` of the picture and
     the style, d1 that of another sample and d0 that of the null, `random_phases` of the style. So

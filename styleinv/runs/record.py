@@ -179,6 +179,11 @@ class Measures(Plain, frozen=True):
     artefact_grid: Annotated[tuple[Number, ...], msgspec.Meta(min_length=64, max_length=64)]
     in_place: Number | UnsetType = UNSET
 
+    @property
+    def structure(self) -> float:
+        """How well structures of all sizes are kept: the mean of `structures`."""
+        return sum(self.structures) / len(self.structures)
+
 
 class Along(Plain, frozen=True, array_like=True):
     """Measures of an iterate that was kept, see `styleinv.optim.Kept`. In JSON it is an array."""
@@ -193,6 +198,11 @@ class Along(Plain, frozen=True, array_like=True):
     noise: Number
     artefacts: Number
     artefact_area: Number
+
+    @property
+    def structure(self) -> float:
+        """How well structures of all sizes are kept: the mean of `structures`."""
+        return sum(self.structures) / len(self.structures)
 
 
 class Record(Plain, frozen=True, omit_defaults=True):
