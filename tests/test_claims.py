@@ -1,6 +1,7 @@
 """Claims: effects on records that are made up, intervals, rules, verdicts, and the real file."""
 
 import itertools
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ from styleinv.runs.record import (
 )
 from tests.conftest import ROOT
 
-TERMS = claims.Terms(theta=1e-3, converged=1e-2, artefact_area=0.01)
+TERMS = claims.Terms(theta=1e-3, converged=1e-2, artefact_area=0.01, agreement=0.75)
 SMALLEST = {"largest_kept": 1.15, "colour_distance": 2.0}
 REAL = ROOT / "book" / "claims.yml"
 STYLES = "abcdefghijkl"
@@ -205,7 +206,9 @@ def test_shares() -> None:
     assert [value(name, record(), TERMS) for name in names] == [1, 0, 1]
     bad = record(reached=2e-2, artefact_area=0.02)
     assert [value(name, bad, TERMS) for name in names] == [0, 1, 0]
-    assert value("structure_9", record(structures=(0.1, 0.2, 0.3, 0.4, 0.5)), TERMS) == 0.2
+    kept = record(structures=(0.1, 0.2, 0.3, 0.4, 0.5))
+    assert value("structure_9", kept, TERMS) == 0.2
+    assert value("structure", kept, TERMS) == pytest.approx(0.3)
 
 
 def test_between_seeds(tmp_path: Path) -> None:
@@ -302,12 +305,22 @@ def test_a_difference_must_be_visible(tmp_path: Path) -> None:
     assert effect(tmp_path, rule="visibly more").finding == "holds"
     assert effect(tmp_path, rule="not visibly more").finding == "fails"
     study = tmp_path / "eye_study.json"
-    study.write_text('{"smallest_seen": {"largest_kept": 1.5, "noise": null}}', encoding="utf-8")
+    seen = '{"measures": [], "smallest_seen": {"largest_kept": %s, "noise": null}}'
+    study.write_text(seen % 1.5, encoding="utf-8")
     assert effect(tmp_path, rule="visibly more").finding == "fails"
     assert effect(tmp_path, rule="not visibly less").finding == "holds"
     assert effect(tmp_path, rule="visibly less").rule == Rule(below=1 / 1.5)
-    study.write_text('{"smallest_seen": {"largest_kept": 1.01}}', encoding="utf-8")
+    study.write_text(seen % 1.01, encoding="utf-8")
     assert effect(tmp_path, rule="visibly more").rule == Rule(above=1.15)
+
+
+def test_a_measure_that_eyes_contradict_decides_nothing(tmp_path: Path) -> None:
+    write(tmp_path, *pairs(1.3))
+    for agreed, finding in ((75, "holds"), (74, "undecided")):
+        row = {"measure": "largest_kept", "who": "all", "decided": 100, "agreed": agreed}
+        study = json.dumps({"smallest_seen": {}, "measures": [row]})
+        (tmp_path / "eye_study.json").write_text(study, encoding="utf-8")
+        assert effect(tmp_path, rule="visibly more").finding == finding
 
 
 def test_verdicts() -> None:

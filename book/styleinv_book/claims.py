@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import correlation, median
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET
@@ -34,6 +34,8 @@ LEAST_COMPARISONS, LEAST_STYLES = 10, 5
 # What a run takes to theta, see `_cost`.
 COSTS = ("iterations_to_theta", "evaluations_to_theta", "seconds_to_theta")
 SHARES = ("converged", "stuck", "clean")  # 0 or 1 for a run
+# What is measured by the same artefacts.
+OF_ARTEFACTS = ("artefacts", "artefact_grid", "clean")
 STRUCTURES = tuple(f"structure_{side}" for side in (5, 9, 17, 33, 49))
 SEEN = (*Along.__struct_fields__, *Measures.__struct_fields__, "structure", "in_place")
 MEASURES = (*SHARES, *COSTS, *STRUCTURES, *dict.fromkeys(SEEN))
@@ -41,11 +43,15 @@ EYE_STUDY = "eye_study.json"
 
 
 class Terms(Plain, frozen=True):
-    """Where theta is, when a run has converged, and when a picture is clean."""
+    """Where theta is, when a run has converged, when a picture is clean, and which measures decide.
+
+    `agreement`: in the eye study, a measure agrees with eyes in at least this share of the pairs.
+    """
 
     theta: float
     converged: float
     artefact_area: float
+    agreement: float
 
 
 class Rule(Plain, frozen=True):
@@ -293,7 +299,9 @@ def judge(
     """
     content = read_claims(Path(file))
     records = store.read_records(Path(results, "runs"))
-    smallest = content.smallest | _seen(Path(results, EYE_STUDY), content.smallest)
+    study = _study(Path(results, EYE_STUDY))
+    smallest = content.smallest | _seen(study, content.smallest)
+    doubted = _doubted(study, content.terms.agreement)
     rows = []
     for name in wanted or content.claims:
         claim = content.claims[one_of("claim", name, tuple(content.claims))]
@@ -301,18 +309,36 @@ def judge(
             drafts = [_draft(part, records, content.terms, smallest) for part in claim.parts]
         except (ArithmeticError, TypeError, ValueError) as error:
             raise InputError(f"claim {name} cannot be judged: {error}") from error
-        effects = _judged(drafts, records)
+        effects = [
+            msgspec.structs.replace(effect, finding="undecided")
+            if effect.part.measure in doubted and effect.finding != "too few runs"
+            else effect
+            for effect in _judged(drafts, records)
+        ]
         counted = [effect.finding for effect in effects if not effect.part.beside]
         rows.append(Row(name, claim, effects, verdict(counted)))
     return rows, [path for path, record in records.items() if not record.is_intact]
 
 
-def _seen(file: Path, smallest: Mapping[str, float]) -> dict[str, float]:
-    """The smallest differences that the eye study could see, where they are larger."""
+def _study(file: Path) -> dict[str, Any]:
+    """What the eye study found, or nothing."""
     if not file.is_file():
-        return {}
-    found = msgspec.json.decode(file.read_bytes())["smallest_seen"]
-    return {name: x for name, x in found.items() if x is not None and x > smallest.get(name, x)}
+        return {"smallest_seen": {}, "measures": []}
+    study: dict[str, Any] = msgspec.json.decode(file.read_bytes())
+    return study
+
+
+def _seen(study: Mapping[str, Any], smallest: Mapping[str, float]) -> dict[str, float]:
+    """The smallest differences that the eye study could see, where they are larger."""
+    found = study["smallest_seen"].items()
+    return {name: x for name, x in found if x is not None and x > smallest.get(name, x)}
+
+
+def _doubted(study: Mapping[str, Any], least: float) -> set[str]:
+    """The measures that agree with eyes too rarely to decide anything."""
+    rows = [row for row in study["measures"] if row["who"] == "all"]
+    found = {row["measure"] for row in rows if row["agreed"] < least * row["decided"]}
+    return found | set(OF_ARTEFACTS if "artefact_area" in found else ())
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
