@@ -3,14 +3,14 @@
 `python benchmarks/eye_study.py draw` draws pairs: two pictures of one style and size, at
 random over layers and losses. `sheets` makes contact sheets that say neither layer nor loss, and an
 empty form, in _build/eye_study. Whoever answers looks at nothing else, and saves the form as
-results/eye_study/answers-NAME.json. `agreement` compares the answers with the measures and writes
-results/eye_study.json.
+results/eye_study/round-N/answers-NAME.json. `agreement` compares the answers with the measures and
+writes results/eye_study.json: the last round, and what the earlier ones said. A measure that was
+chosen by the answers of a round is put to the test in the next, with other pairs.
 """
 
 import argparse
 import itertools
 import json
-import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +23,14 @@ from ways import write_record
 
 from styleinv.files import write_text
 from styleinv.runs import store
-from styleinv.runs.record import Measures, Record
+from styleinv.runs.record import Record
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SHEETS = ROOT / "results", ROOT / "_build" / "eye_study"
 STUDY = RESULTS / "eye_study"
 # Sweeps whose pictures the main figures show.
 SWEEPS = ("chapter", "from-noise-128")
+# The first round is 1. Its seed, and one more for every further round, draws the pairs.
 COUNT, SEED = 72, 2026
 PER_SHEET, SIDE, MARGIN, LINE = 4, 256, 10, 16
 QUESTIONS = {
@@ -37,8 +38,8 @@ QUESTIONS = {
     "artefacts": "Which has more places that do not belong to the style: left, right, or tie?",
 }
 ANSWERS = {"left": 1, "tie": 0, "right": -1}
-# What decides a question, and whether two values are compared by their ratio or their difference.
-MEASURES = {"structures": ("structure", False), "artefacts": ("artefact_area", False)}
+# The measure that answers a question, and others that could.
+MEASURES = {"structures": ("structure", "largest_kept"), "artefacts": ("artefact_area",)}
 # The agreement that counts as reliable, and from how many answers on it is told.
 RELIABLE, FEWEST = 0.9, 20
 
@@ -46,9 +47,9 @@ Pair = dict[str, str]
 Answers = dict[str, list[int]]
 
 
-def draw(runs: Path, count: int = COUNT) -> list[Pair]:
+def draw(runs: Path, seed: int = SEED, count: int = COUNT) -> list[Pair]:
     """Pairs of pictures of one sweep and one style, each pair as likely as any other."""
-    chance, pairs = random.Random(SEED), []
+    chance, pairs = random.Random(seed), []
     for sweep in SWEEPS:
         for one, other in itertools.combinations(pictures(runs / sweep).items(), 2):
             style = one[1][1].source
@@ -98,15 +99,6 @@ def shown(pair: Pair, known: dict[str, tuple[Path, Record]]) -> dict[str, Path]:
     return {"style": RESULTS / "runs" / "styles" / style, **ours}
 
 
-def difference(question: str, left: Measures, right: Measures) -> float:
-    """How much more the measure sees on the left: a logarithm of a ratio, or a difference."""
-    name, is_ratio = MEASURES[question]
-    ours, theirs = getattr(left, name), getattr(right, name)
-    if not is_ratio or ours == theirs:
-        return float(ours - theirs)
-    return math.log(ours / theirs) if ours and theirs else math.copysign(math.inf, ours - theirs)
-
-
 def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, Any]:
     """How often a measure says what an eye says, among the pairs that the eye does not call a tie.
 
@@ -144,6 +136,11 @@ def both(first: Sequence[int], second: Sequence[int]) -> dict[str, int]:
     }
 
 
+def measured(name: str, records: Sequence[Sequence[Record]]) -> list[list[float]]:
+    """A measure of the pictures of each pair."""
+    return [[float(getattr(one.measures, name)) for one in two] for two in records]
+
+
 def agreement(pairs: Sequence[Pair], answers: dict[str, Answers], runs: Path) -> Any:
     """The measures against every rater and all of them, and the raters against each other."""
     found: dict[str, Any] = {"smallest_seen": {}, "measures": [], "raters": [], "pairs": []}
@@ -151,27 +148,23 @@ def agreement(pairs: Sequence[Pair], answers: dict[str, Answers], runs: Path) ->
     records = [
         [known[pair["sweep"]][pair[side]][1] for side in ("left", "right")] for pair in pairs
     ]
-    told = {
-        question: [difference(question, *(one.measures for one in two)) for two in records]
-        for question in QUESTIONS
-    }
-    for question, (name, is_ratio) in MEASURES.items():
+    for question, names in MEASURES.items():
         by_rater = {who: given[question] for who, given in answers.items()}
         everyone = list(itertools.chain(*by_rater.values()))
-        for who, given in {**by_rater, "all": everyone}.items():
-            row = compare(told[question] * (len(given) // len(pairs)), given)
-            if row["smallest"] is not None and is_ratio:
-                row["smallest"] = math.exp(row["smallest"])
-            found["measures"].append({"question": question, "measure": name, "who": who, **row})
-        found["smallest_seen"][name] = row["smallest"]
+        for name in names:
+            told = [left - right for left, right in measured(name, records)]
+            for who, given in {**by_rater, "all": everyone}.items():
+                row = compare(told * (len(given) // len(pairs)), given)
+                found["measures"].append({"question": question, "measure": name, "who": who, **row})
+            found["smallest_seen"][name] = row["smallest"]
         for (who, first), (other, second) in itertools.combinations(by_rater.items(), 2):
             found["raters"].append(
                 {"question": question, "who": [who, other], **both(first, second)}
             )
     for number, (pair, two) in enumerate(zip(pairs, records, strict=True), start=1):
         row = {"pair": number, **pair}
-        for question, (name, _) in MEASURES.items():
-            row[name] = [getattr(one.measures, name) for one in two]
+        for question, (name, *_) in MEASURES.items():
+            row[name] = measured(name, [two])[0]
             row[question] = [given[question][number - 1] for given in answers.values()]
         found["pairs"].append(row)
     return found
@@ -188,21 +181,28 @@ def read_answers(folder: Path) -> dict[str, Answers]:
     }
 
 
+def pairs_of(folder: Path) -> list[Pair]:
+    """The pairs of a round."""
+    pairs: list[Pair] = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))["pairs"]
+    return pairs
+
+
 def main() -> None:
     """Draw, show, or compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=("draw", "sheets", "agreement"))
     parser.add_argument("--runs", type=Path, default=RESULTS / "runs", help="the folder of sweeps")
-    given = parser.parse_args()
+    given, rounds = parser.parse_args(), sorted(STUDY.glob("round-*"))
     if given.step == "draw":
-        write_record(STUDY / "pairs.json", {"seed": SEED, "pairs": draw(given.runs)})
-        return
-    pairs = json.loads((STUDY / "pairs.json").read_text(encoding="utf-8"))["pairs"]
-    if given.step == "sheets":
-        sheets(pairs, given.runs, SHEETS)
+        seed = SEED + len(rounds)
+        record = {"seed": seed, "pairs": draw(given.runs, seed)}
+        write_record(STUDY / f"round-{len(rounds) + 1}" / "pairs.json", record)
+    elif given.step == "sheets":
+        sheets(pairs_of(rounds[-1]), given.runs, SHEETS)
     else:
-        found = agreement(pairs, read_answers(STUDY), given.runs)
-        write_record(RESULTS / "eye_study.json", found)
+        *earlier, last = (agreement(pairs_of(x), read_answers(x), given.runs) for x in rounds)
+        record = last | {"earlier": [x["measures"] for x in earlier]}
+        write_record(RESULTS / "eye_study.json", record)
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ def eye(old: Path, runs: Path) -> list[dict[str, Any]]:
     assert spec.loader
     before = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(before)
-    pairs = json.loads((eye_study.STUDY / "pairs.json").read_text(encoding="utf-8"))["pairs"]
+    pairs = json.loads((eye_study.STUDY / "round-1" / "pairs.json").read_text(encoding="utf-8"))["pairs"]
     known = {sweep: eye_study.pictures(runs / sweep) for sweep in eye_study.SWEEPS}
     told: dict[str, list[float]] = {"structures": [], "artefacts": []}
     for pair in pairs:
@@ -179,7 +179,7 @@ def eye(old: Path, runs: Path) -> list[dict[str, Any]]:
     return [
         {"question": question, "who": who, **eye_study.compare(differences, given[question])}
         for question, differences in told.items()
-        for who, given in eye_study.read_answers(eye_study.STUDY).items()
+        for who, given in eye_study.read_answers(eye_study.STUDY / "round-1").items()
     ]
 
 

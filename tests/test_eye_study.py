@@ -4,7 +4,6 @@ import json
 import math
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import eye_study
@@ -34,23 +33,13 @@ def test_a_measure_that_only_guesses_has_no_smallest_difference() -> None:
     assert (found["agreed"], found["smallest"]) == (50, None)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
-    [(8.0, 4.0, math.log(2)), (0.0, 4.0, -math.inf), (4.0, 0.0, math.inf), (0.0, 0.0, 0.0)],
-)
-def test_sizes_differ_by_a_factor(ours: float, theirs: float, expected: float) -> None:
-    left, right = (SimpleNamespace(largest_kept=size) for size in (ours, theirs))
-    measures: Any = left, right
-    assert eye_study.difference("structures", *measures) == pytest.approx(expected)
-
-
 def test_sheets_show_the_drawn_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels are enlarged, not smoothed; the form tells nothing but numbers."""
     for name in eye_study.SWEEPS:
         losses = ["moment-1", "gram"]
         cell: dict[str, Any] = {"size": 64, "iterations": 1, "layers": ["relu_1_1"]}
         sweep(["bundled:strokes"], losses=losses, folder=tmp_path / name, **cell)
-    pairs = eye_study.draw(tmp_path, 2)
+    pairs = eye_study.draw(tmp_path, count=2)
     assert {pair["sweep"] for pair in pairs} == set(eye_study.SWEEPS)
     monkeypatch.setattr(eye_study, "PER_SHEET", 1)
     eye_study.sheets(pairs, tmp_path, tmp_path / "sheets")
