@@ -166,7 +166,7 @@ def eye(old: Path, runs: Path) -> list[dict[str, Any]]:
     assert spec.loader
     before = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(before)
-    pairs = json.loads((eye_study.STUDY / "round-1" / "pairs.json").read_text(encoding="utf-8"))["pairs"]
+    pairs = eye_study.pairs_of(eye_study.STUDY / "round-1")
     known = {sweep: eye_study.pictures(runs / sweep) for sweep in eye_study.SWEEPS}
     told: dict[str, list[float]] = {"structures": [], "artefacts": []}
     for pair in pairs:
