@@ -103,16 +103,15 @@ def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, A
     """How often a measure says what an eye says, among the pairs that the eye does not call a tie.
 
     `equal` are those of them in which the measure sees no difference; they do not agree.
-    `smallest` is the least difference such that of all pairs that differ as much or more, twenty
-    at least, the two agree in nine of ten.
+    `smallest` is the least difference from which on, among any twenty pairs that differ by about as
+    much, the two agree in nine of ten: large differences must not speak for small ones.
     """
-    decided = [(abs(d), np.sign(d) == a) for d, a in zip(differences, answers, strict=True) if a]
+    pairs = zip(differences, answers, strict=True)
+    decided = sorted((abs(d), bool(np.sign(d) == a)) for d, a in pairs if a)
     sizes, agreed = (np.array(column) for column in zip(*decided, strict=True))
-    reliable = [
-        float(size)
-        for size in np.unique(sizes[np.isfinite(sizes)])
-        if (sizes >= size).sum() >= FEWEST and agreed[sizes >= size].mean() >= RELIABLE
-    ]
+    near = np.lib.stride_tricks.sliding_window_view(agreed, min(FEWEST, len(agreed))).mean(axis=1)
+    last_doubt = int(np.flatnonzero(near < RELIABLE).max(initial=-1))
+    reliable = sizes[last_doubt + 1 : len(near)] if len(agreed) >= FEWEST else []
     interval = binomtest(int(agreed.sum()), len(agreed)).proportion_ci(method="wilson")
     return {
         "decided": len(agreed),
@@ -120,7 +119,7 @@ def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, A
         "equal": int((sizes == 0).sum()),
         "low": float(interval.low),
         "high": float(interval.high),
-        "smallest": min(reliable, default=None),
+        "smallest": float(reliable[0]) if len(reliable) else None,
     }
 
 

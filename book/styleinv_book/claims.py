@@ -227,6 +227,8 @@ class Effect(Plain, frozen=True):
 
     def __str__(self) -> str:
         if self.finding == "too few runs":
+            if self.part.at is not None:
+                return "too few runs got to this loss"
             if math.isnan(self.minutes):
                 return "what enough would cost is not known"
             return f"enough would take {self.minutes:.0f} minutes more"
@@ -410,6 +412,7 @@ def _effect(draft: _Draft, level: float, records: Records) -> Effect:
     estimate = low = high = math.nan
     if draft.means is not None:
         estimate, (low, high) = draft.means.mean, draft.means.interval(level)
+        low, high = min(low, estimate), max(high, estimate)
         found = found if draft.p_value <= level else "undecided"
     scale = math.exp if part.is_factor else float
     shown = [sample for sample in samples if all(records[path].picture for path in sample.paths)]
