@@ -110,8 +110,9 @@ def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, A
     decided = sorted((abs(d), bool(np.sign(d) == a)) for d, a in pairs if a)
     sizes, agreed = (np.array(column) for column in zip(*decided, strict=True))
     near = np.lib.stride_tricks.sliding_window_view(agreed, min(FEWEST, len(agreed))).mean(axis=1)
-    last_doubt = int(np.flatnonzero(near < RELIABLE).max(initial=-1))
-    reliable = sizes[last_doubt + 1 : len(near)] if len(agreed) >= FEWEST else []
+    doubted = sizes[: len(near)][near < RELIABLE].max(initial=-1)
+    told = sizes[: len(near)] if len(agreed) >= FEWEST else sizes[:0]
+    reliable = told[told > doubted]
     interval = binomtest(int(agreed.sum()), len(agreed)).proportion_ci(method="wilson")
     return {
         "decided": len(agreed),

@@ -176,7 +176,7 @@ def test_every_option_can_be_run(name: str) -> None:
 
 
 def test_the_reference_is_that_of_the_same_cell(wish: dict[str, Any], tmp_path: Path) -> None:
-    same = {**wish, "iterations": 5}
+    same = {**wish, "iterations": 5, "protocol": "from-noise"}
     store.save(store.run_of(styleinv.invert(**same)), tmp_path / "some")
     references = References(tmp_path)
     found = references.curve(plan(**same))
