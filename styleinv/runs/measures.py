@@ -165,7 +165,7 @@ def patch_distance(one: Pixels, other: Pixels, side: int) -> float:
     units, after a blur of 1.5 pixels; patches of 17 pixels and more are averaged over squares of
     2, 4 and 6 pixels.
     """
-    return _patch_distance(_patches(one, side), _patches(other, side))
+    return _patch_distance(*(_patches(_soft(_lab(picture)), side) for picture in (one, other)))
 
 
 def random_phases(style: Pixels) -> Pixels:
@@ -217,10 +217,10 @@ class _Patches:
         return found[np.isfinite(found)]
 
 
-def _patches(pixels: Pixels, side: int) -> _Patches:
+def _patches(soft: Floats, side: int) -> _Patches:
     factor = max(1, side // VALUES)
     width = round(side / factor)
-    return _Patches.of(_windows(_soft(_lab(pixels)), factor, width), width, MOST_PATCHES)
+    return _Patches.of(_windows(soft, factor, width), width, MOST_PATCHES)
 
 
 def _soft(lab: Floats) -> Floats:
@@ -284,8 +284,9 @@ class _Known:
     """What the measures know of a style: distances of its other sample and of its nulls."""
 
     def __init__(self, style: Pixels, other: Pixels | None) -> None:
+        soft = _soft(_lab(style))
         sides = [side for side in SIDES if side <= min(style.shape[:2])]
-        self._patches = {side: _patches(style, side) for side in sides}
+        self._patches = {side: _patches(soft, side) for side in sides}
         self._null = self._distances(random_phases(style))
         self._other = self._apart() if other is None else self._distances(other)
         self.own_structures = self._scores(self._other)
@@ -310,8 +311,9 @@ class _Known:
         return np.asarray(self.strangeness(image) > self._usual)
 
     def _distances(self, image: Pixels) -> dict[int, float]:
+        soft = _soft(_lab(image))
         return {
-            side: _patch_distance(_patches(image, side), patches)
+            side: _patch_distance(_patches(soft, side), patches)
             for side, patches in self._patches.items()
         }
 
@@ -343,21 +345,26 @@ def _colour_distances(style: Pixels, other: Pixels | None) -> tuple[float, float
     return colour_distance(null, style), colour_distance(style[black][None], style[~black][None])
 
 
+# A picture that a cache can look up: its bytes, and its shape.
+_Key = tuple[bytes, tuple[int, ...]]
+
+
 def _known(style: Pixels, other: Pixels | None) -> _Known:
-    other = None if other is None else _central(other)
-    shapes = style.shape, None if other is None else other.shape
-    return _known_by(style.tobytes(), None if other is None else other.tobytes(), shapes)
+    return _known_by(_key(style), None if other is None else _key(_central(other)))
 
 
 @lru_cache(maxsize=4)
-def _known_by(
-    style: bytes, other: bytes | None, shapes: tuple[tuple[int, ...], tuple[int, ...] | None]
-) -> _Known:
-    pictures = [
-        None if data is None else np.frombuffer(data, np.uint8).reshape(shape)
-        for data, shape in zip((style, other), shapes, strict=True)
-    ]
-    return _Known(*pictures)  # type: ignore[arg-type]
+def _known_by(style: _Key, other: _Key | None) -> _Known:
+    return _Known(_picture(style), None if other is None else _picture(other))
+
+
+def _key(pixels: Pixels) -> _Key:
+    return pixels.tobytes(), pixels.shape
+
+
+def _picture(key: _Key) -> Pixels:
+    content, shape = key
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 # Artefacts -------------------------------------------------------------------------------------
@@ -454,9 +461,7 @@ def in_place(image: Pixels, style: Pixels) -> float:
     correlates best with its own place (CIELAB after the blur, less the patch's mean), so that a
     pale or noisy copy is one, too. A copy reaches about 0.9, another sample of the style 1/9.
     """
-    ours, theirs = (
-        scipy.ndimage.gaussian_filter(_lab(_central(x)), (BLUR, BLUR, 0)) for x in (image, style)
-    )
+    ours, theirs = (_soft(_lab(_central(x))) for x in (image, style))
 
     def mean(x: Floats) -> Floats:
         return np.asarray(scipy.ndimage.uniform_filter(x, COPIED, mode="wrap", axes=(0, 1)))
