@@ -7,7 +7,7 @@ level that the other parts of its claim leave it.
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from statistics import correlation, median
 from typing import Any, Literal
@@ -311,12 +311,7 @@ def judge(
             drafts = [_draft(part, records, content.terms, smallest) for part in claim.parts]
         except (ArithmeticError, TypeError, ValueError) as error:
             raise InputError(f"claim {name} cannot be judged: {error}") from error
-        effects = [
-            msgspec.structs.replace(effect, finding="undecided")
-            if effect.part.measure in doubted and effect.finding != "too few runs"
-            else effect
-            for effect in _judged(drafts, records)
-        ]
+        effects = _judged(drafts, records, doubted)
         counted = [effect.finding for effect in effects if not effect.part.beside]
         rows.append(Row(name, claim, effects, verdict(counted)))
     return rows, [path for path, record in records.items() if not record.is_intact]
@@ -398,22 +393,25 @@ def _minutes(part: Part, among: Records) -> float:
     return sum(float(run.result.seconds) for side in sides for run in side.values()) / 60
 
 
-def _judged(drafts: Sequence[_Draft], records: Records) -> list[Effect]:
+def _judged(drafts: Sequence[_Draft], records: Records, doubted: Set[str]) -> list[Effect]:
     """The effects of a claim's parts, at levels at which those that count are right together."""
     levels = [ALPHA] * len(drafts)
     counted = [i for i, x in enumerate(drafts) if x.means is not None and not x.part.beside]
     for i, level in zip(counted, holm([drafts[i].p_value for i in counted]), strict=True):
         levels[i] = level
-    return [_effect(draft, level, records) for draft, level in zip(drafts, levels, strict=True)]
+    return [
+        _effect(draft, level, records, draft.part.measure not in doubted)
+        for draft, level in zip(drafts, levels, strict=True)
+    ]
 
 
-def _effect(draft: _Draft, level: float, records: Records) -> Effect:
+def _effect(draft: _Draft, level: float, records: Records, is_trusted: bool) -> Effect:
     part, samples, found = draft.part, draft.samples, draft.found
     estimate = low = high = math.nan
     if draft.means is not None:
         estimate, (low, high) = draft.means.mean, draft.means.interval(level)
         low, high = min(low, estimate), max(high, estimate)
-        found = found if draft.p_value <= level else "undecided"
+        found = found if is_trusted and draft.p_value <= level else "undecided"
     scale = math.exp if part.is_factor else float
     shown = [sample for sample in samples if all(records[path].picture for path in sample.paths)]
     middle = median(sample.value for sample in samples) if samples else math.nan
@@ -532,7 +530,7 @@ def value(measure: str, run: Record, terms: Terms, at: float | None = None) -> f
         return None
     if measure == "clean":
         return float(seen.artefact_area < terms.artefact_area)
-    if measure in STRUCTURES and hasattr(seen, "structures"):
+    if measure in STRUCTURES:
         return float(seen.structures[STRUCTURES.index(measure)])
     found = getattr(seen, measure, UNSET)
     return None if found is UNSET else float(found)

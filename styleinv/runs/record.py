@@ -158,7 +158,18 @@ class TracePoint(Plain, frozen=True, array_like=True):
     stage: str
 
 
-class Measures(Plain, frozen=True):
+class _OfStructures:
+    """What `Measures` and `Along` have in common. The order of their fields is that in files."""
+
+    structures: tuple[Number, ...]
+
+    @property
+    def structure(self) -> float:
+        """How well structures of all sizes are kept: the mean of `structures`."""
+        return sum(self.structures) / len(self.structures)
+
+
+class Measures(_OfStructures, Plain, frozen=True):
     """Measures of the picture, see `styleinv.runs.measures.measure`.
 
     `version` is `styleinv.runs.measures.VERSION` as it was when the picture was measured.
@@ -179,13 +190,8 @@ class Measures(Plain, frozen=True):
     artefact_grid: Annotated[tuple[Number, ...], msgspec.Meta(min_length=64, max_length=64)]
     in_place: Number | UnsetType = UNSET
 
-    @property
-    def structure(self) -> float:
-        """How well structures of all sizes are kept: the mean of `structures`."""
-        return sum(self.structures) / len(self.structures)
 
-
-class Along(Plain, frozen=True, array_like=True):
+class Along(_OfStructures, Plain, frozen=True, array_like=True):
     """Measures of an iterate that was kept, see `styleinv.optim.Kept`. In JSON it is an array."""
 
     loss: Number
@@ -198,11 +204,6 @@ class Along(Plain, frozen=True, array_like=True):
     noise: Number
     artefacts: Number
     artefact_area: Number
-
-    @property
-    def structure(self) -> float:
-        """How well structures of all sizes are kept: the mean of `structures`."""
-        return sum(self.structures) / len(self.structures)
 
 
 class Record(Plain, frozen=True, omit_defaults=True):
