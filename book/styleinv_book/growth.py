@@ -46,7 +46,7 @@ def by_layer(runs: Sequence[Record], at: float) -> Figure:
         _lines(axes, found)
         axes.set(title=title, xlabel="layer")
     panels[0].set(ylabel=OVER_LOSS["structure"])
-    panels[0].legend(frameon=False, loc="upper left")
+    panels[0].legend(frameon=False, loc="lower right")
     return figure
 
 
