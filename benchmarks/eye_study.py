@@ -1,11 +1,12 @@
 """Do the measures see what eyes see? Pairs of pictures, answers without labels, the agreement.
 
 `python benchmarks/eye_study.py draw` draws pairs: two pictures of one style and size, at
-random over layers and losses. `sheets` makes contact sheets that say neither layer nor loss, and an
-empty form, in _build/eye_study. Whoever answers looks at nothing else, and saves the form as
-results/eye_study/round-N/answers-NAME.json. `agreement` compares the answers with the measures and
-writes results/eye_study.json: the last round, and what the earlier ones said. A measure that was
-chosen by the answers of a round is put to the test in the next, with other pairs.
+random over layers and losses, and some of which both are the Gram matrix's. `sheets` makes contact
+sheets that say neither layer nor loss, and an empty form, in _build/eye_study. Whoever answers
+looks at nothing else, and saves the form as results/eye_study/round-N/answers-NAME.json.
+`agreement` compares the answers with the measures and writes results/eye_study.json: the last
+round, and what the earlier ones said. A measure that was chosen by the answers of a round is put to
+the test in the next, with other pairs.
 """
 
 import argparse
@@ -32,14 +33,25 @@ STUDY = RESULTS / "eye_study"
 SWEEPS = ("chapter", "from-noise-128")
 # The first round is 1. Its seed, and one more for every further round, draws the pairs.
 COUNT, SEED = 72, 2026
+# As many of them compare layers of the Gram matrix, as the claims about layers do.
+GRAM = 24
 PER_SHEET, SIDE, MARGIN, LINE = 4, 256, 10, 16
 QUESTIONS = {
     "structures": "Which has the larger structures of the style: left, right, or tie?",
     "artefacts": "Which has more places that do not belong to the style: left, right, or tie?",
+    "colours": "Whose colours, wherever they lie, are closer to the style's: left, right, or tie?",
+    "noise": "Which has more fine noise, pixel by pixel: left, right, or tie?",
 }
 ANSWERS = {"left": 1, "tie": 0, "right": -1}
 # The measure that answers a question, and others that could.
-MEASURES = {"structures": ("structure", "largest_kept"), "artefacts": ("artefact_area",)}
+MEASURES = {
+    "structures": ("structure", "largest_kept"),
+    "artefacts": ("artefact_area",),
+    "colours": ("colour_distance",),
+    "noise": ("noise",),
+}
+# Less of it is closer.
+DISTANCES = {"colour_distance"}
 # The agreement that counts as reliable, and from how many answers on it is told.
 RELIABLE, FEWEST = 0.9, 20
 
@@ -47,8 +59,14 @@ Pair = dict[str, str]
 Answers = dict[str, list[int]]
 
 
-def draw(runs: Path, seed: int = SEED, count: int = COUNT) -> list[Pair]:
-    """Pairs of pictures of one sweep and one style, each pair as likely as any other."""
+def draw(
+    runs: Path, seed: int = SEED, count: int = COUNT, gram: int = 0, known: Sequence[Pair] = ()
+) -> list[Pair]:
+    """Pairs of pictures of one sweep and one style, each pair as likely as any other.
+
+    At least `gram` of them are from those of which both are the Gram matrix's. Pairs that
+    are `known` from earlier rounds are not drawn.
+    """
     chance, pairs = random.Random(seed), []
     for sweep in SWEEPS:
         for one, other in itertools.combinations(pictures(runs / sweep).items(), 2):
@@ -56,7 +74,23 @@ def draw(runs: Path, seed: int = SEED, count: int = COUNT) -> list[Pair]:
             if style == other[1][1].source:
                 left, right = chance.sample((one[0], other[0]), 2)
                 pairs.append({"sweep": sweep, "style": style, "left": left, "right": right})
-    return chance.sample(pairs, count)
+    drawn = {sides(pair) for pair in known}
+    some = chance.sample([pair for pair in pairs if sides(pair) not in drawn], count - gram)
+    drawn |= {sides(pair) for pair in some}
+    left = [pair for pair in pairs if is_gram(pair) and sides(pair) not in drawn]
+    some += chance.sample(left, gram)
+    chance.shuffle(some)
+    return some
+
+
+def sides(pair: Pair) -> frozenset[str]:
+    """The two pictures of a pair, whichever is on the left."""
+    return frozenset((pair["left"], pair["right"]))
+
+
+def is_gram(pair: Pair) -> bool:
+    """Whether both pictures are the Gram matrix's."""
+    return all(pair[side].split()[1] == "gram" for side in ("left", "right"))
 
 
 def pictures(folder: Path) -> dict[str, tuple[Path, Record]]:
@@ -141,29 +175,44 @@ def measured(name: str, records: Sequence[Sequence[Record]]) -> list[list[float]
     return [[float(getattr(one.measures, name)) for one in two] for two in records]
 
 
+def differences(name: str, records: Sequence[Sequence[Record]]) -> list[float]:
+    """How much more of what is asked for the left picture has, by a measure."""
+    sign = -1 if name in DISTANCES else 1
+    return [sign * (left - right) for left, right in measured(name, records)]
+
+
 def agreement(pairs: Sequence[Pair], answers: dict[str, Answers], runs: Path) -> Any:
     """The measures against every rater and all of them, and the raters against each other."""
     found: dict[str, Any] = {"smallest_seen": {}, "measures": [], "raters": [], "pairs": []}
+    asked = [q for q in MEASURES if all(q in given for given in answers.values())]
+    of_gram = [is_gram(pair) for pair in pairs]
     known = {sweep: pictures(runs / sweep) for sweep in SWEEPS}
     records = [
         [known[pair["sweep"]][pair[side]][1] for side in ("left", "right")] for pair in pairs
     ]
-    for question, names in MEASURES.items():
+    for question in asked:
         by_rater = {who: given[question] for who, given in answers.items()}
         everyone = list(itertools.chain(*by_rater.values()))
-        for name in names:
-            told = [left - right for left, right in measured(name, records)]
+        for name in MEASURES[question]:
+            told = differences(name, records)
             for who, given in {**by_rater, "all": everyone}.items():
                 row = compare(told * (len(given) // len(pairs)), given)
                 found["measures"].append({"question": question, "measure": name, "who": who, **row})
             found["smallest_seen"][name] = row["smallest"]
+            if sum(of_gram) >= FEWEST:
+                kept = of_gram * len(by_rater)
+                some = zip(told * len(by_rater), everyone, strict=True)
+                row = compare(*zip(*itertools.compress(some, kept), strict=True))
+                only = {"question": question, "measure": name, "who": "all, of Gram's pairs"}
+                found["measures"].append(only | row)
         for (who, first), (other, second) in itertools.combinations(by_rater.items(), 2):
             found["raters"].append(
                 {"question": question, "who": [who, other], **both(first, second)}
             )
     for number, (pair, two) in enumerate(zip(pairs, records, strict=True), start=1):
         row = {"pair": number, **pair}
-        for question, (name, *_) in MEASURES.items():
+        for question in asked:
+            name = MEASURES[question][0]
             row[name] = measured(name, [two])[0]
             row[question] = [given[question][number - 1] for given in answers.values()]
         found["pairs"].append(row)
@@ -176,7 +225,7 @@ def read_answers(folder: Path) -> dict[str, Answers]:
         json.loads(x.read_text(encoding="utf-8")) for x in sorted(folder.glob("answers-*.json"))
     ]
     return {
-        form["who"]: {q: [ANSWERS[row[q]] for row in form["answers"]] for q in QUESTIONS}
+        form["who"]: {q: [ANSWERS[row[q]] for row in form["answers"]] for q in form["questions"]}
         for form in forms
     }
 
@@ -195,7 +244,8 @@ def main() -> None:
     given, rounds = parser.parse_args(), sorted(STUDY.glob("round-*"))
     if given.step == "draw":
         seed = SEED + len(rounds)
-        record = {"seed": seed, "pairs": draw(given.runs, seed)}
+        known = [pair for folder in rounds for pair in pairs_of(folder)]
+        record = {"seed": seed, "pairs": draw(given.runs, seed, gram=GRAM, known=known)}
         write_record(STUDY / f"round-{len(rounds) + 1}" / "pairs.json", record)
     elif given.step == "sheets":
         sheets(pairs_of(rounds[-1]), given.runs, SHEETS)

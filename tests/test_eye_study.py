@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import eye_study
@@ -31,6 +32,20 @@ def test_agreement_is_counted_where_the_eye_decides() -> None:
 def test_a_measure_that_only_guesses_has_no_smallest_difference() -> None:
     found = eye_study.compare([1.0, -1.0] * 50, [1] * 100)
     assert (found["agreed"], found["smallest"]) == (50, None)
+
+
+def test_some_pairs_are_both_grams_and_none_is_drawn_twice() -> None:
+    runs = eye_study.RESULTS / "runs"
+    earlier = eye_study.draw(runs, count=700)
+    pairs = eye_study.draw(runs, count=40, gram=10, known=earlier)
+    assert 10 <= sum(map(eye_study.is_gram, pairs)) < 40
+    assert len({eye_study.sides(pair) for pair in [*earlier, *pairs]}) == 740
+
+
+def test_less_distance_is_closer() -> None:
+    """The eye calls the colours of the left closer; the measure says their distance is less."""
+    records: Any = [[SimpleNamespace(measures=SimpleNamespace(colour_distance=x)) for x in (2, 5)]]
+    assert eye_study.differences("colour_distance", records) == [3]
 
 
 def test_sheets_show_the_drawn_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
