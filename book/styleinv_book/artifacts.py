@@ -84,7 +84,7 @@ def lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _title(row: Row) -> str:
-    return f"{row.id:4}{row.verdict.upper()}: {row.claim.claim}"
+    return f"{row.id:4}{row.verdict.upper()} ({row.tally}): {row.claim.claim}"
 
 
 def _line(effect: Effect) -> str:

@@ -274,6 +274,13 @@ class Row(Plain, frozen=True):
     effects: Sequence[Effect]
     verdict: Verdict
 
+    @property
+    def tally(self) -> str:
+        """How many of the parts that count hold, and how many fail."""
+        found = [effect.finding for effect in self.effects if not effect.part.beside]
+        holds, fails = found.count("holds"), found.count("fails")
+        return f"{holds} of {len(found)} parts hold, {fails} {'fails' if fails == 1 else 'fail'}"
+
 
 def read_claims(file: Path) -> Claims:
     """The content of a file such as `book/claims.yml`.
