@@ -125,7 +125,7 @@ def test_two_runs_with_one_divider(page: "Page") -> None:
     expect(button(page, "Next")).to_be_disabled()
     expect(page.locator(".viewer-curve path")).to_have_count(2)
     assert page.locator("thead th").all_inner_texts() == ["Gram", "N = 3"]
-    left, right = page.get_by_role("slider").all()
+    left, right = page.get_by_role("slider", name="Divider").all()
     left.focus()
     for key in ("Home", "ArrowRight", "ArrowRight"):
         page.keyboard.press(key)

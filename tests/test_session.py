@@ -72,6 +72,24 @@ def test_pauses_change_no_bit_and_are_not_counted(running: Session, wish: dict[s
     assert all(0 <= after - before < 0.35 for before, after in itertools.pairwise(seconds))
 
 
+def test_steps_go_to_the_next_iterate_and_wait(running: Session, endless: dict[str, Any]) -> None:
+    running.start([endless])
+    (attempt,) = running.attempts
+    wait_for(lambda: attempt.iteration > 3)
+    running.tell("step")  # as a pause, while the run goes on
+    wait_for(lambda: attempt.phase == "paused")
+    for _ in range(3):
+        before, shown = attempt.iteration, attempt.pixels
+        running.tell("step")
+        wait_for(lambda before=before: attempt.iteration > before and attempt.phase == "paused")
+        time.sleep(0.1)
+        assert attempt.iteration == before + 1
+        assert attempt.pictured == attempt.points[-1]
+        assert attempt.pixels is not shown
+    running.tell("resume")
+    wait_for(lambda: attempt.iteration > before + 3)
+
+
 def test_stops_within_one_iteration_and_starts_nothing_before(
     running: Session, endless: dict[str, Any]
 ) -> None:
@@ -197,7 +215,15 @@ def test_the_view_of_several_runs(running: Session, wish: dict[str, Any]) -> Non
     running.start([{**wish, "layer": layer, "iterations": 1} for layer in styleinv.LAYERS])
     running.join()
     state, pictures, style = view.look()
-    assert (state["phase"], state["size"]) == ("ended", 24)
+    assert state["phase"] == "ended"
+    assert state["asked"] == {
+        "style": "bundled:strokes",
+        "iterations": 1,
+        "size": 24,
+        "encoder": "file",
+    }
+    assert [run["stop"] for run in state["runs"]] == ["budget"] * 4
+    assert all(run["pictured"] == run["points"][-1] for run in state["runs"])
     assert [run["short"] for run in state["runs"]] == list(styleinv.LAYERS)
     assert [run["theta"] for run in state["runs"]] == [1e-5] * 4
     assert len({run["colour"] for run in state["runs"]}) == 4

@@ -18,14 +18,20 @@ ENCODERS = {
     "random": "random weights",
     "file": "a weights file",
 }
-# The options of the page, as lists of (value, title); `adam` lists the protocols that can draw
-# new pairs at every iteration.
+# The options of the page, as lists of (value, title). `adam` lists the protocols that can draw new
+# pairs at every iteration; `size` has the bounds of the size and the values to suggest.
 OPTIONS: dict[str, Any] = {
     "layer": [(layer, layer) for layer in LAYERS],
     "loss": [(loss, title_of(loss)) for loss in LOSSES if loss != "mmd-random"],
     "pairing": [("adjacent", "neighbours"), ("random", "drawn anew (Adam)")],
     "protocol": [(p.name, f"{p.name} ({p.method})") for p in PROTOCOLS.values()],
     "encoder": list(ENCODERS.items()),
+    "size": {
+        "min": MIN_SIZE,
+        "max": MAX_SIZE,
+        "step": 1,
+        "offered": [64, 128, 192, 256, 384, 512],
+    },
     "adam": [p.name for p in PROTOCOLS.values() if p.method == "adam"],
 }
 # The initial choice.

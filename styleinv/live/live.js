@@ -1,10 +1,11 @@
-// The live page: choose, start, watch, compare. It shows what the kernel sends (`state` and the
-// pictures), sends wishes, and computes nothing. `parts.js` comes before it in the same module.
+// The live page: choose, start, watch, go back, compare, share. It shows what `model` has (`state`
+// and the pictures) and sends it wishes; what computes is behind the model. `parts.js` and `share.js`
+// come before it in the same module.
 const STAGE = 512; // a picture has at most so many CSS pixels
 const PIECE = 2 ** 23; // bytes of an upload in one message, which may have 10 MB in Jupyter
-const SHOWS = { one: 'One run', compare: 'Compare two', layers: 'Four layers', moments: 'N = 1 to 4' };
 const RUNNING = ['loading', 'running', 'paused'];
 const PATIENCE = 20_000; // milliseconds until an answer that does not come is missed
+const SILENT = 'No answer for a while. If there is none at all, reload the page; the memory may be used up.';
 
 // Each frame is answered, even while no view is drawn: a run that nobody answers is stopped.
 function initialize({ model }) {
@@ -18,28 +19,48 @@ function render({ model, el }) {
   const updates = [];
   const urls = [];
 
+  // --- What is said --------------------------------------------------------------------------
+
+  const message = h('p', { class: 'viewer-note', role: 'status', 'aria-live': 'polite' });
+  // What this page says by itself, until the next wish.
+  let own = '', isBad = false;
+
+  function say(text, bad = false) {
+    [own, isBad] = [text, bad];
+    showMessage();
+  }
+
+  function showMessage() {
+    const { message: said, bad } = state();
+    const text = own && !bad ? own : said;
+    if (message.textContent !== text) message.textContent = text;
+    message.classList.toggle('live-bad', Boolean(text === said ? bad : isBad));
+  }
+
   // Every wish is answered by a state, and during a run one follows the other.
   let missing;
   function expectState() {
     clearTimeout(missing);
-    missing = setTimeout(() => {
-      message.textContent = 'Python does not answer. If it has ended, reload the page; the memory may be used up.';
-      message.classList.add('live-bad');
-    }, PATIENCE);
+    missing = setTimeout(() => say(SILENT, true), PATIENCE);
   }
 
   const send = (wish, content = {}, buffers = []) => {
     expectState();
+    say('');
     model.send({ do: wish, ...content }, undefined, buffers);
   };
   const state = () => model.get('state');
-  const at = (name) => options[name].find(([value]) => value === choice[name]);
 
   // --- Choices -------------------------------------------------------------------------------
 
   function change(name, value) {
     choice[name] = value;
+    changed();
+  }
+
+  function changed() {
     update();
+    if (options.address) history.replaceState(null, '', addressOf(choice));
   }
 
   function radios(name, title, values, picture) {
@@ -54,38 +75,47 @@ function render({ model, el }) {
       for (const input of box.querySelectorAll('input')) input.checked = input.value === choice[name];
     });
     fill();
-    return { fill, group: h('fieldset', { class: `viewer-${name}` }, h('legend', {}, title), box) };
+    const hidden = options[name]?.length < 2;
+    return { fill, group: h('fieldset', { class: `viewer-${name}`, hidden }, h('legend', {}, title), box) };
   }
 
-  function field(title, control, ...more) {
-    return h('label', {}, h('span', {}, title), control, ...more);
+  function field(title, control, hidden = false) {
+    return h('label', { hidden }, h('span', {}, title), control);
   }
 
   function select(name, title, values = options[name]) {
     const control = h('select', {}, ...values.map(([value, text]) => h('option', { value }, text)));
     control.addEventListener('change', () => change(name, control.value));
     updates.push(() => { control.value = choice[name]; });
-    return field(title, control);
+    return field(title, control, values.length < 2);
   }
 
   function number(name, title, attributes) {
     const control = h('input', { type: 'number', required: true, ...attributes });
-    // The kernel says what is wrong with a number.
+    // Start says what is wrong with a number.
     control.addEventListener('input', () => { choice[name] = control.valueAsNumber; });
-    control.addEventListener('change', update);
+    control.addEventListener('change', changed);
     updates.push(() => { if (document.activeElement !== control) control.value = choice[name]; });
     return field(title, control);
   }
 
   const thumbnail = (picture) => h('img', { src: url(picture), alt: '', class: 'dark-light' });
   const styles = radios('style', 'Style', () => model.get('styles').map(({ value, label, picture }) => [value, label, picture]), thumbnail);
-  const file = h('input', { type: 'file', accept: 'image/*' });
-  const drop = h('label', { class: 'live-drop' }, file, h('span', {}, h('b', {}, '+'), 'Your image'));
-  styles.group.querySelector('div').before(drop);
+  const sources = [['+', 'Your image', {}]];
+  // Some phones offer their camera for no other kind of field.
+  if (matchMedia('(pointer: coarse)').matches) sources.push(['◉', 'Camera', { capture: 'environment' }]);
+  const drops = sources.map(([sign, title, attributes]) => {
+    const file = h('input', { type: 'file', accept: 'image/*', ...attributes });
+    file.addEventListener('change', () => { upload(file.files[0]); file.value = ''; });
+    return h('label', { class: 'live-drop', title: 'Choose, drop or paste an image' }, file,
+      h('span', {}, h('b', {}, sign), title));
+  });
+  styles.group.querySelector('div').before(...drops);
   const layers = radios('layer', 'Layer', () => options.layer).group;
   const losses = radios('loss', 'Loss', () => options.loss).group;
   const show = radios('show', 'Show', () => Object.entries(SHOWS)).group;
-  const sizes = h('datalist', { id: `${id}-sizes` }, ...[64, 128, 192, 256, 384, 512].map((value) => h('option', { value })));
+  const { offered, ...bounds } = options.size;
+  const sizes = h('datalist', { id: `${id}-sizes` }, ...offered.map((value) => h('option', { value })));
   const path = h('input', { type: 'text', placeholder: 'weights.safetensors', spellcheck: false });
   path.addEventListener('input', () => { choice.weights = path.value; });
   const weights = field('Weights file', path);
@@ -95,12 +125,11 @@ function render({ model, el }) {
     select('other_layer', 'Against layer', options.layer), select('other_loss', 'Against loss', options.loss));
   const protocol = select('protocol', 'Optimiser');
   const selects = h('div', { class: 'viewer-selects' }, protocol,
-    number('size', 'Size in pixels', { min: 16, max: 4096, step: 1, list: `${id}-sizes` }), sizes,
+    number('size', 'Size in pixels', { ...bounds, list: `${id}-sizes` }), sizes,
     number('seed', 'Seed', { min: 0, step: 1 }), select('encoder', 'Encoder'), weights);
 
   function update() {
-    const mmd = choice.show !== 'moments' && choice.loss === 'mmd'
-      || choice.show === 'compare' && choice.other_loss === 'mmd';
+    const mmd = hasMmd(choice);
     // Only Adam can use pairs that are drawn anew.
     const adam = mmd && choice.pairing === 'random';
     for (const option of protocol.querySelectorAll('option')) {
@@ -131,12 +160,18 @@ function render({ model, el }) {
       piece(start, content.slice(start, start + PIECE));
     }
   }
-  file.addEventListener('change', () => { upload(file.files[0]); file.value = ''; });
+
+  function paste(happened) {
+    const [pasted] = happened.clipboardData.files;
+    if (!pasted) return;
+    happened.preventDefault();
+    upload(pasted);
+  }
 
   // --- Pictures ------------------------------------------------------------------------------
 
-  function url(picture) {
-    const made = URL.createObjectURL(new Blob([picture], { type: 'image/png' }));
+  function url(content, type = 'image/png') {
+    const made = URL.createObjectURL(new Blob([content], { type }));
     urls.push(made);
     return made;
   }
@@ -155,7 +190,7 @@ function render({ model, el }) {
     divider.addEventListener('pointerdown', () => { divider.step = 'any'; });
     divider.addEventListener('keydown', () => { divider.step = 2; });
     picture.hidden = style.hidden = true;
-    return { style, picture, divider, stage, caption, source: null, of: null,
+    return { style, picture, divider, stage, caption, frames: [], source: null, frame: null, of: null,
       figure: h('figure', {}, stage, caption) };
   }
 
@@ -188,6 +223,7 @@ function render({ model, el }) {
     stages.replaceChildren(stage.figure);
     divide(100);
     fit();
+    showScrubber();
   }
 
   function showRuns() {
@@ -196,20 +232,72 @@ function render({ model, el }) {
       shown = runs.map((run) => Object.assign(makeStage(run), { of: batch }));
       stages.replaceChildren(...shown.map(({ figure }) => figure));
       divide(30);
+      at = null;
     }
     runs.forEach((run, i) => {
-      const stage = shown[i], source = model.get(`picture_${i}`);
-      if (stage.source !== source && source?.byteLength) {
-        if (!stage.source) setPicture(stage.style, model.get('style_picture'));
-        setPicture(stage.picture, source);
-        stage.source = source;
-      }
-      stage.picture.alt = `Inversion of ${run.style}: ${run.title}, ${run.status}`;
-      stage.caption.lastChild.textContent = run.status;
+      const stage = shown[i];
+      keepFrame(stage, run, model.get(`picture_${i}`));
+      showFrame(stage, run);
       stage.figure.classList.toggle('live-now', RUNNING.includes(run.phase));
       stage.figure.classList.toggle('live-waiting', !stage.source);
     });
     fit();
+    showScrubber();
+  }
+
+  // --- Back through the iterates -------------------------------------------------------------
+
+  // After how many evaluations the pictures are; null: the present.
+  let at = null;
+  const scrub = h('input', { type: 'range', min: 0, step: 1 });
+  const where = h('output');
+  const scrubber = h('div', { class: 'live-scrub' }, h('label', {}, h('span', {}, 'Iterate'), scrub), where);
+  scrub.addEventListener('input', () => {
+    const { value, max } = scrub;
+    at = value === max ? null : moments()[value];
+    showRuns();
+    draw();
+  });
+
+  function keepFrame(stage, run, source) {
+    if (stage.source === source || !source?.byteLength) return;
+    if (!stage.source) setPicture(stage.style, model.get('style_picture'));
+    stage.source = source;
+    const [evaluations, loss] = run.pictured;
+    const { frames } = stage;
+    if (frames.at(-1)?.evaluations === evaluations) frames.pop();
+    frames.push({ evaluations, loss, picture: new Blob([source]) });
+    thin(frames, mostFrames(source.byteLength, shown.length));
+  }
+
+  function showFrame(stage, run) {
+    const frame = at === null ? stage.frames.at(-1) : frameAt(stage.frames, at);
+    if (frame && stage.frame !== frame) setPicture(stage.picture, frame.picture);
+    stage.frame = frame;
+    const status = at !== null && frame ? pointText(frame) : run.status;
+    stage.picture.alt = `Inversion of ${run.style}: ${run.title}, ${status}`;
+    stage.caption.lastChild.textContent = status;
+  }
+
+  const evaluationsText = (count) => `after ${count.toLocaleString('en')} evaluation${count === 1 ? '' : 's'}`;
+  const pointText = ({ evaluations, loss }) => `${evaluationsText(evaluations)}, loss ${loss.toPrecision(3)}`;
+
+  // Where the slider can be: after so many evaluations of any run.
+  function moments() {
+    const all = shown.flatMap(({ frames }) => frames.map(({ evaluations }) => evaluations));
+    return [...new Set(all)].sort((a, b) => a - b);
+  }
+
+  function showScrubber() {
+    const all = moments();
+    scrubber.hidden = all.length < 2;
+    if (scrubber.hidden) return;
+    const last = all.length - 1;
+    scrub.max = last;
+    scrub.value = at === null ? last : Math.max(0, all.findLastIndex((evaluations) => evaluations <= at));
+    const isGoing = RUNNING.includes(state().phase);
+    where.textContent = at === null ? (isGoing ? 'live' : 'the end') : evaluationsText(at);
+    scrub.setAttribute('aria-valuetext', where.textContent);
   }
 
   // Whole multiples of a pixel as far as there is room; larger images are made smaller, smoothly.
@@ -218,7 +306,7 @@ function render({ model, el }) {
     stages.classList.toggle('live-many', many);
     const gap = parseFloat(getComputedStyle(stages).columnGap) || 0;
     const room = Math.min(many ? (stages.clientWidth - gap) / 2 : stages.clientWidth, STAGE);
-    const size = state().size ?? 128;
+    const size = state().asked?.size ?? 128;
     const zoom = Math.floor((room * devicePixelRatio) / size);
     const px = `${zoom ? (zoom * size) / devicePixelRatio : room}px`;
     for (const { stage, figure } of shown) {
@@ -267,18 +355,23 @@ function render({ model, el }) {
         s('circle', { cx: x(evaluation), cy: y(loss), r: 3.5, style: `fill: ${run.colour}` }),
         text(run.short, { class: 'live-end', x: x(evaluation) + 7, y: level })];
     });
+    const marks = at === null ? [] : [
+      s('line', { class: 'live-at', x1: x(at), x2: x(at), y1: box.top, y2: box.bottom }),
+      ...runs.map((run) => [run, shown[state().runs.indexOf(run)].frame]).filter(([, frame]) => frame)
+        .map(([run, { evaluations, loss }]) => s('circle', { class: 'live-at', cx: x(evaluations), cy: y(loss), r: 5,
+          style: `stroke: ${run.colour}` }))];
     const said = runs.map(({ title, points }) => `${title} at ${points.at(-1)[1].toPrecision(3)} after ${points.at(-1)[0]} evaluations`);
     plot.replaceChildren(s('svg', { width, height, role: 'img',
       'aria-label': `Loss curves: ${said.join('; ') || 'nothing yet'}` },
     ...grid, ...ticks, ...theta,
     text(signed ? 'loss (linear, as it can be negative)' : 'loss', { x: 4, y: 12 }),
-    text('evaluations', { x: box.right, y: height - 5, 'text-anchor': 'end' }), ...dashed, ...curves));
+    text('evaluations', { x: box.right, y: height - 5, 'text-anchor': 'end' }), ...dashed, ...curves, ...marks));
   }
 
   // --- Numbers -------------------------------------------------------------------------------
 
   const table = h('table');
-  const sources = h('div', { class: 'live-sources' });
+  const provenances = h('div', { class: 'live-sources' });
 
   function showNumbers() {
     const { runs } = state();
@@ -289,13 +382,12 @@ function render({ model, el }) {
       ...runs.map(({ numbers }) => h('td', {}, numbers[name] ?? ''))));
     table.replaceChildren(h('thead', {}, head), h('tbody', {}, ...rows));
     table.hidden = !runs.length;
-    sources.replaceChildren(...[...new Set(runs.flatMap(({ reference, provenance }) =>
+    provenances.replaceChildren(...[...new Set(runs.flatMap(({ reference, provenance }) =>
       [reference?.text, provenance]))].filter(Boolean).map((line) => h('p', { class: 'provenance' }, line)));
   }
 
   // --- Buttons -------------------------------------------------------------------------------
 
-  const message = h('p', { class: 'viewer-note', role: 'status', 'aria-live': 'polite' });
   const saved = h('p', { class: 'live-saved' });
   const buttons = {};
   function button(name, title, wish) {
@@ -306,16 +398,20 @@ function render({ model, el }) {
   const bar = h('div', { class: 'live-buttons', role: 'group', 'aria-label': 'Run' },
     button('start', 'Start', () => send('start', { choice })),
     button('pause', 'Pause', () => send(state().phase === 'paused' ? 'resume' : 'pause')),
+    button('step', 'Step', () => send('step')),
     button('skip', 'Next', () => send('skip')),
     button('stop', 'Stop', () => send('stop')),
     button('save', 'Save', () => send('save')),
-    button('reset', 'Reset', () => send('reset')));
+    button('reset', 'Reset', () => send('reset')),
+    button('link', 'Copy link', copyLink));
+  buttons.link.hidden = !options.address;
 
   function showButtons() {
     const { phase, runs } = state();
     const going = RUNNING.includes(phase);
     buttons.start.disabled = going;
     buttons.pause.disabled = !['running', 'paused'].includes(phase);
+    buttons.step.disabled = buttons.pause.disabled;
     buttons.pause.textContent = phase === 'paused' ? 'Resume' : 'Pause';
     buttons.skip.hidden = runs.length < 2;
     buttons.skip.disabled = !going || runs.at(-1)?.phase !== 'waiting';
@@ -324,18 +420,49 @@ function render({ model, el }) {
     buttons.reset.disabled = going || !runs.length;
   }
 
-  function showMessage() {
-    const { message: said, saved: names, bad } = state();
-    if (message.textContent !== said) message.textContent = said;
-    message.classList.toggle('live-bad', Boolean(bad));
-    saved.replaceChildren(...names.flatMap((name, i) => [i ? ', ' : 'Download: ',
-      h('a', { href: shown[i]?.picture.src, download: name }, name)]));
+  // The pictures of the runs that have ended, and what makes them again.
+  async function showSaved() {
+    const { saved: names } = state();
+    if (saved.dataset.names === names.join()) return;
+    saved.dataset.names = names.join();
+    saved.replaceChildren();
+    if (!names.length) return;
+    const ended = state().runs.flatMap(({ phase }, i) => phase === 'ended' ? [shown[i].source] : []);
+    const link = (name, href) => h('a', { href, download: name }, name);
+    const links = names.map((name, i) => link(name, url(ended[i])));
+    const text = JSON.stringify(await recipeOf(state(), options.engine, model.get('style_picture')), null, 1);
+    links.push(link(names[0].replace(/\.png$/, '.recipe.json'), url(text, 'application/json')));
+    saved.replaceChildren('Download: ', ...links.flatMap((one, i) => i ? [', ', one] : [one]));
+  }
+
+  // --- The address ---------------------------------------------------------------------------
+
+  async function copyLink() {
+    // Without the query, which can have a key to this page.
+    const link = location.href.replace(/[?#].*/s, '') + addressOf(choice);
+    const without = NAMED.test(choice.style) ? '' : ' Your own image is not in it: Save makes a recipe that has it.';
+    try {
+      await navigator.clipboard.writeText(link);
+      say(`The link is copied.${without}`);
+    } catch {
+      say(`The browser does not let a page copy here. The link is ${link}${without && `.${without}`}`);
+    }
+  }
+
+  function readLink() {
+    if (!options.address || !location.hash.includes('=')) return;
+    const { found: { start, ...found }, bad } = readAddress(location.hash, options, model.get('styles'));
+    Object.assign(choice, found);
+    update();
+    if (bad.length) say(`Ignored in the address, because this page has no such choice: ${bad.join(', ')}.`, true);
+    else if (start && !RUNNING.includes(state().phase)) send('start', { choice });
   }
 
   // --- All together --------------------------------------------------------------------------
 
   function showState() {
     clearTimeout(missing);
+    if (own === SILENT) own = '';
     if (RUNNING.includes(state().phase)) expectState();
     if (state().runs.length) showRuns();
     else preview();
@@ -343,6 +470,7 @@ function render({ model, el }) {
     showNumbers();
     showButtons();
     showMessage();
+    showSaved();
   }
 
   const part = (tag, name, ...children) => h(tag, { class: `live-${name}` }, ...children);
@@ -350,13 +478,16 @@ function render({ model, el }) {
     part('fieldset', 'styles', styles.group),
     part('div', 'columns',
       part('fieldset', 'choices', show, layers, losses, kernel, other, selects),
-      part('div', 'view', part('fieldset', 'run', bar), message, saved, stages),
-      part('div', 'numbers', plot, table, sources)));
+      part('div', 'view', part('fieldset', 'run', bar), message, saved, stages, scrubber),
+      part('div', 'numbers', plot, table, provenances)));
   for (const [event, over] of [['dragover', true], ['dragleave', false], ['drop', false]]) {
     root.addEventListener(event, (happened) => {
       happened.preventDefault();
       root.classList.toggle('live-over', over);
-      if (event === 'drop') upload(happened.dataTransfer.files[0]);
+      if (event !== 'drop') return;
+      const [dropped] = happened.dataTransfer.files;
+      if (dropped) upload(dropped);
+      else say('What was dropped is no file; save the picture first, then drop its file.', true);
     });
   }
   el.replaceChildren(root);
@@ -364,16 +495,21 @@ function render({ model, el }) {
   const listeners = {
     'change:state': showState,
     'change:styles': () => { styles.fill(); update(); },
-    'change:choice': () => { Object.assign(choice, model.get('choice')); update(); },
+    'change:choice': () => { Object.assign(choice, model.get('choice')); changed(); },
   };
   for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
   const resized = new ResizeObserver(() => { fit(); draw(); });
   resized.observe(root);
+  (options.address ? document : root).addEventListener('paste', paste);
+  window.addEventListener('hashchange', readLink);
   update();
   showState();
+  readLink();
   return () => {
     clearTimeout(missing);
     resized.disconnect();
+    document.removeEventListener('paste', paste);
+    window.removeEventListener('hashchange', readLink);
     for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
     urls.forEach((made) => URL.revokeObjectURL(made));
   };

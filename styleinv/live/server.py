@@ -116,7 +116,7 @@ def _free_port(port: int) -> int:
 
 def _write_notebook(path: Path, out: Path, references: Path) -> None:
     """Write a notebook that contains only the live page."""
-    call = f"widget.page(out={str(out)!r}, references={str(references)!r})"
+    call = f"widget.page(out={str(out)!r}, references={str(references)!r}, is_alone=True)"
     cell = nbformat.v4.new_code_cell(f"from styleinv.live import widget\n{call}")
     content = nbformat.v4.new_notebook(cells=[cell], metadata={"title": "styleinv explore"})
     nbformat.write(content, path)

@@ -39,6 +39,7 @@ class Attempt:
         task: what is run; None until the style and the encoder are loaded.
         style: the style image.
         pixels: the latest picture that was taken, see `Session.want_pictures`.
+        pictured: the (evaluations, loss) of that picture.
         stage: the loss that is descended now: a warm-up's or the run's own.
         points: the loss curve as (evaluations, loss); the last point is the present.
         seconds: computing time, without the pauses.
@@ -53,6 +54,7 @@ class Attempt:
     task: Task | None = None
     style: Pixels | None = None
     pixels: Pixels | None = None
+    pictured: tuple[int, float] | None = None
     stage: str = ""
     iteration: int = 0
     points: list[tuple[int, float]] = field(default_factory=list)
@@ -69,6 +71,11 @@ class Attempt:
         if len(self.points) > 1 and self.points[-1][0] < POINTS_APART * self.points[-2][0]:
             self.points.pop()
         self.points.append((iterate.evaluations, iterate.loss))
+
+    def take(self, iterate: Iterate) -> None:
+        """Take the picture of where the run is now."""
+        self.pixels = to_uint8(iterate.image)
+        self.pictured = (iterate.evaluations, iterate.loss)
 
     def seconds_left(self) -> float | None:
         """Computing time until the budget is used up, at the speed so far; theta may come earlier.
@@ -90,7 +97,7 @@ class Attempt:
         self.result = _without_pauses(result, self.pauses)
         self.pixels = to_uint8(result.image)
         self.seconds, self.iteration = self.result.seconds, result.iterations
-        self.points[-1] = (result.evaluations, result.loss)
+        self.points[-1] = self.pictured = (result.evaluations, result.loss)
         self.phase = "ended"
 
 
@@ -108,7 +115,7 @@ class Session:
         self.attempts: list[Attempt] = []
         self.batch = 0
         self._thread: threading.Thread | None = None
-        self._pausing = self._stopping = self._skipping = self._wanted = False
+        self._pausing = self._stepping = self._stopping = self._skipping = self._wanted = False
         self._uploads = tempfile.TemporaryDirectory(prefix="styleinv-")
 
     def start(self, wishes: Sequence[dict[str, Any]]) -> None:
@@ -125,7 +132,7 @@ class Session:
                 raise InputError("a run is still going on; stop it before the next one")
             self.attempts = [Attempt(dict(wish)) for wish in wishes]
             self.batch += 1
-            self._pausing = self._stopping = self._skipping = False
+            self._pausing = self._stepping = self._stopping = self._skipping = False
             self._wanted = True
             self._thread = threading.Thread(
                 target=self._work, args=(self.attempts,), name="styleinv run", daemon=True
@@ -136,15 +143,18 @@ class Session:
         """Whether a run is going on, or held by a pause."""
         return self._thread is not None and self._thread.is_alive()
 
-    def tell(self, wish: Literal["pause", "resume", "skip", "stop"]) -> None:
+    def tell(self, wish: Literal["pause", "resume", "step", "skip", "stop"]) -> None:
         """Tell the present run what to do at its next iterate.
 
         Args:
-            wish: ``pause``: wait; ``resume``: wait no longer; ``skip``: end, and go on with the
-                next run; ``stop``: end, and leave out the runs after it.
+            wish: ``pause``: wait; ``resume``: wait no longer; ``step``: go on to the next iterate,
+                and wait there; ``skip``: end, and go on with the next run; ``stop``: end, and leave
+                out the runs after it.
         """
         with self.lock:
-            self._pausing = wish == "pause"
+            self._pausing = wish in ("pause", "step")
+            # A run that is not waiting comes to its next iterate anyway.
+            self._stepping = wish == "step" and any(a.phase == "paused" for a in self.attempts)
             self._skipping |= wish == "skip"
             self._stopping |= wish == "stop"
             self.lock.notify_all()
@@ -230,12 +240,13 @@ class Session:
         with self.lock:
             attempt.note(iterate)
             if self._wanted or self._pausing:
-                attempt.pixels = to_uint8(iterate.image)
+                attempt.take(iterate)
                 self._wanted = False
             if self._pausing and not self._stopping:
                 attempt.phase = "paused"
                 began = time.perf_counter()
-                self.lock.wait_for(lambda: not self._pausing)
+                self.lock.wait_for(lambda: self._stepping or not self._pausing)
+                self._stepping = False
                 attempt.pauses.append((iterate.evaluations, time.perf_counter() - began))
                 attempt.phase = "running"
             return self._stopping or self._skipping

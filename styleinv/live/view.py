@@ -9,18 +9,21 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from styleinv.encoder import LAYERS
+from styleinv.encoder import LAYERS, SOURCES
 from styleinv.errors import InputError
-from styleinv.images import Pixels
+from styleinv.images import BUNDLED, SCIKIT_IMAGE, Pixels
 from styleinv.inversion import Task
 from styleinv.live.labels import COLOURS, title_of
 from styleinv.live.session import Attempt, Session
+from styleinv.losses import WITH_ALPHA
 from styleinv.machine import duration
 from styleinv.runs import measures, store
 from styleinv.runs.record import Asked, Record, asked_of
 
 # Measuring takes at most a tenth of the time.
 MEASURE_SHARE = 0.1
+# The arguments of `plan`, but for style and encoder, that all runs of a start share.
+_IN_COMMON = ("protocol", "iterations", "size", "seed")
 # The shades of a loss's colour, in per cent, that tell the four layers apart.
 SHADES = dict(zip(LAYERS, (40, 60, 80, 100), strict=True))
 
@@ -82,7 +85,7 @@ class View:
                 "batch": self.session.batch,
                 "phase": self._phase(attempts),
                 "runs": [self._run(attempt, attempts) for attempt in attempts],
-                "size": attempts[0].asked_for["size"] if attempts else None,
+                "asked": _asked(attempts[0]) if attempts else None,
                 "message": sentence(failed) or " ".join(map(sentence, notes)),
                 "bad": bool(failed),
             }
@@ -102,13 +105,18 @@ class View:
         _, measured = self._measured.get(attempt, (None, {}))
         names = [layer] * several_layers + [title_of(loss)] * (not only_layers)
         return {
+            "layer": layer,
+            "loss": loss,
+            **({"alpha": attempt.asked_for["alpha"]} if loss in WITH_ALPHA else {}),
             "title": f"{layer}, {title_of(loss)}",
             "short": ", ".join(names),
             "style": "" if task is None else task.style_name,
             "phase": attempt.phase,
             "status": _status(attempt),
             "colour": _colour(loss, SHADES[layer] if only_layers else 100),
+            "stop": None if attempt.result is None else attempt.result.stop_reason,
             "points": attempt.points.copy(),
+            "pictured": attempt.pictured,
             "theta": None if task is None else _theta(task),
             "reference": None if task is None else self.references.curve(task),
             "numbers": {**_numbers(attempt), **measured},
@@ -126,6 +134,20 @@ class View:
                 self._measured[attempt] = pixels, _measures(pixels, style)
                 now = time.monotonic()
                 self._next_measure = now + (now - began) / MEASURE_SHARE
+
+
+def _asked(attempt: Attempt) -> dict[str, Any]:
+    """What all runs of a start have in common; files are not named, because names may be private.
+
+    `style` is None for an image of the reader's own.
+    """
+    asked = attempt.asked_for
+    is_named = str(asked["style"]).startswith((BUNDLED, SCIKIT_IMAGE))
+    return {
+        "style": asked["style"] if is_named else None,
+        **{name: asked[name] for name in _IN_COMMON if name in asked},
+        "encoder": asked["encoder"] if asked["encoder"] in SOURCES else "file",
+    }
 
 
 def _measures(pixels: Pixels, style: Pixels) -> dict[str, str]:

@@ -17,6 +17,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
+from styleinv import __version__
 from styleinv.errors import InputError, one_of
 from styleinv.images import STYLE_NAMES, Pixels, load_style, public_name, short_name, to_uint8
 from styleinv.live.choices import CHOICE, ENCODERS, OPTIONS, runs_of
@@ -29,10 +30,16 @@ SILENCE = 8.0
 THUMBNAIL = 128
 PICTURES = tuple(f"picture_{number}" for number in range(4))
 LARGEST_UPLOAD = 256 * 2**20
+# What computes, as recipes say it.
+ENGINE = {"name": "python", "version": __version__}
 
 
 def _sources(*names: str) -> str:
     return "".join(Path(__file__).with_name(name).read_text("utf-8") for name in names)
+
+
+FRONT_END = _sources("parts.js", "share.js", "live.js")
+STYLE_SHEET = _sources("viewer.css", "live.css")
 
 
 def page(
@@ -40,6 +47,7 @@ def page(
     *,
     references: str | Path | None = None,
     out: str | Path = "out",
+    is_alone: bool = False,
     **choice: Any,
 ) -> "LivePage":
     """The live page, to be the last value of a notebook's cell.
@@ -48,6 +56,7 @@ def page(
         styles: the reader's own image files, or names of styles; the first one is chosen.
         references: the folder of the reference runs, if there is one.
         out: the folder for what the reader saves.
+        is_alone: whether nothing else is in the browser's page. Then its address is the choice.
         choice: initial choices that replace those of `choices.CHOICE`; `encoder` may be the path of
             a weights file.
 
@@ -59,15 +68,17 @@ def page(
     if chosen["encoder"] not in ENCODERS:
         chosen |= {"encoder": "file", "weights": str(chosen["encoder"])}
     view = View(Session(), References(None if references is None else Path(references)))
-    return LivePage(view, Path(out), styles=[_tile(s) for s in sources], choice=chosen)
+    options = {**OPTIONS, "largest_upload": LARGEST_UPLOAD, "engine": ENGINE, "address": is_alone}
+    tiles = [_tile(source) for source in sources]
+    return LivePage(view, Path(out), styles=tiles, choice=chosen, options=options)
 
 
 class LivePage(anywidget.AnyWidget):
     """The page as a widget: `state` and the pictures go to the browser, wishes come from it."""
 
-    _esm = _sources("parts.js", "live.js")
-    _css = _sources("viewer.css", "live.css")
-    options = traitlets.Dict({**OPTIONS, "largest_upload": LARGEST_UPLOAD}).tag(sync=True)
+    _esm = FRONT_END
+    _css = STYLE_SHEET
+    options = traitlets.Dict().tag(sync=True)
     styles: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     choice = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
@@ -104,7 +115,7 @@ class LivePage(anywidget.AnyWidget):
                 getattr(self, f"_{wish}")(*map(bytes, buffers), **content)
             elif wish == "reset":
                 self.session.clear()
-            elif wish in ("pause", "resume", "skip", "stop"):
+            elif wish in ("pause", "resume", "step", "skip", "stop"):
                 self.session.tell(wish)
         except InputError as error:
             self._reply = {"message": sentence(str(error)), "bad": True}
