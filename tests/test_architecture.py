@@ -16,6 +16,7 @@ ROOMS = {
     "styleinv": ROOT / "styleinv",
     "styleinv.runs": ROOT / "styleinv" / "runs",
     "styleinv.live": ROOT / "styleinv" / "live",
+    "styleinv_book.engine": ROOT / "book" / "styleinv_book" / "engine",
     "styleinv_book": ROOT / "book" / "styleinv_book",
 }
 RANKS = {room: rank for rank, room in enumerate(ROOMS)}

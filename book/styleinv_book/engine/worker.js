@@ -1,0 +1,102 @@
+"use strict";
+
+// The loop around the engine in a Web Worker. It looks for messages between two evaluations.
+//
+// In: { do: "load", wasm, weights }; { do: "start", id, ...what `Engine.invert` takes };
+// "pause", "resume", "step" (one evaluation while paused), "stop".
+// Out: { do: "ready", speed } (evaluations per second of a small run); { do: "iterate", id,
+// evaluations, iterations, loss, phase, done, seconds, pixels? }, at most every tenth of a second,
+// where the last one has pixels; { do: "failed", id, message }.
+
+const EVERY = 100; // milliseconds
+let engine = null;
+let run = null; // { id, inversion, paused, told }
+
+let isQueued = false;
+
+const queue = new MessageChannel();
+queue.port1.onmessage = () => {
+  isQueued = false;
+  guarded(goOn);
+};
+
+// Call `goOn` after the messages that are here by now.
+function later() {
+  if (!isQueued) queue.port2.postMessage(null);
+  isQueued = true;
+}
+
+function guarded(act) {
+  try {
+    act();
+  } catch (error) {
+    const id = run?.id;
+    run = null;
+    postMessage({ do: "failed", id, message: error.message });
+  }
+}
+
+// One evaluation, and the next one later.
+function goOn() {
+  if (run === null || run.paused) return;
+  evaluate();
+  if (run !== null) later();
+}
+
+function evaluate() {
+  const found = run.inversion.step();
+  const isDue = found.done !== null || run.paused || performance.now() - run.told >= EVERY;
+  if (isDue) tell(found);
+  if (found.done !== null) run = null;
+}
+
+function tell(found) {
+  const pixels = run.inversion.pixels();
+  run.told = performance.now();
+  postMessage({ do: "iterate", id: run.id, ...found, pixels }, [pixels.buffer]);
+}
+
+const WISHES = {
+  async load({ wasm, weights }) {
+    try {
+      engine = await createEngine({ wasm, weights });
+    } catch (error) {
+      postMessage({ do: "failed", message: error.message });
+      return;
+    }
+    guarded(() => postMessage({ do: "ready", speed: speedOf(engine) }));
+  },
+  start({ id, ...asked }) {
+    run = { id, told: -Infinity, paused: false };
+    if (engine === null) throw new Error("The engine is not ready yet.");
+    run.inversion = engine.invert(asked);
+    later();
+  },
+  pause() {
+    if (run !== null) run.paused = true;
+  },
+  resume() {
+    if (run === null || !run.paused) return;
+    run.paused = false;
+    later();
+  },
+  step() {
+    if (run?.paused) evaluate();
+  },
+  stop() {
+    run = null;
+  },
+};
+
+onmessage = ({ data }) => guarded(() => WISHES[data.do](data));
+
+// Evaluations per second at 32 x 32 pixels, relu_2_1.
+function speedOf(engine) {
+  const [height, width] = [32, 32];
+  const style = uniformNoise(1, 3 * height * width);
+  const inversion = engine.invert({ style, height, width, layer: "relu_2_1", loss: "gram" });
+  for (let k = 0; k < 3; k++) inversion.step();
+  const before = inversion.seconds;
+  for (let k = 0; k < 10; k++) inversion.step();
+  return 10 / (inversion.seconds - before);
+}
