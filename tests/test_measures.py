@@ -36,11 +36,6 @@ def dithered(pixels: Pixels) -> Pixels:
     return (255 * rgb).round().astype(np.uint8)
 
 
-def shuffled(pixels: Pixels) -> Pixels:
-    flat = np.random.default_rng(1).permutation(pixels.reshape(-1, 3))
-    return np.ascontiguousarray(flat.reshape(pixels.shape))
-
-
 def mosaic(style: Pixels, piece: int) -> Pixels:
     """Square pieces of the style from random places."""
     rng = np.random.default_rng(0)
@@ -103,11 +98,21 @@ class TestStructure:
 class TestColourDistance:
     def test_does_not_see_where_the_colours_lie(self) -> None:
         picture = painted("mosaic")
-        assert measures.colour_distance(shuffled(picture), picture) == 0
+        turned = np.ascontiguousarray(np.rot90(picture))
+        assert measures.colour_distance(turned, picture) == pytest.approx(0, abs=1e-9)
+
+    def test_sees_the_mean_of_a_dither(self) -> None:
+        """A chessboard of single pixels, black and white, is a grey of L* = 50."""
+        board = (np.indices((32, 32)).sum(axis=0) % 2 * 255)[..., None].repeat(3, axis=2)
+        grey, white = (np.full((32, 32, 3), value, np.uint8) for value in (119, 255))
+        dither = board.astype(np.uint8)
+        assert measures.colour_distance(dither, grey) < 0.5
+        assert measures.colour_distance(dither, white) == pytest.approx(25, abs=1)
 
     def test_is_scipys_distance_of_the_projections(self) -> None:
         ours, theirs = painted("dots", 48), painted("woodcut", 48)
-        a, b = (rgb2lab(x).reshape(-1, 3) for x in (ours, theirs))
+        blurred = (scipy.ndimage.gaussian_filter(rgb2lab(x), (1.5, 1.5, 0)) for x in (ours, theirs))
+        a, b = (x.reshape(-1, 3) for x in blurred)
         k = np.arange(32) + 0.5
         polar, azimuth = np.arccos(k / 32), np.pi * (1 + 5**0.5) * k
         lattice = [np.sin(polar) * np.cos(azimuth), np.sin(polar) * np.sin(azimuth), np.cos(polar)]
@@ -119,7 +124,8 @@ class TestColourDistance:
     @settings(max_examples=20, deadline=None)
     @given(st.tuples(*[st.floats(-8, 8)] * 3))
     def test_moved_colours_are_half_as_far_as_they_moved(self, shift: tuple[float, ...]) -> None:
-        lab = np.random.default_rng(0).uniform((40, -15, -15), (60, 15, 15), (32, 32, 3))
+        coarse = np.random.default_rng(0).uniform((40, -15, -15), (60, 15, 15), (8, 8, 3))
+        lab = coarse.repeat(4, axis=0).repeat(4, axis=1)
         before, after = ((255 * lab2rgb(x)).round().astype(np.uint8) for x in (lab, lab + shift))
         expected = np.linalg.norm(shift) / 2
         assert measures.colour_distance(after, before) == pytest.approx(expected, rel=0.1, abs=0.15)
@@ -127,7 +133,7 @@ class TestColourDistance:
     def test_scale_ends_at_noise_and_at_another_sample(self) -> None:
         style, other = painted("dots", 48), measures.other_sample("bundled:dots", 48)
         assert measures.measure(other, style, other).colour == 1
-        assert measures.measure(noise(48, seed=5), style, other).colour == pytest.approx(0, abs=0.1)
+        assert measures.measure(noise(48, seed=5), style, other).colour == pytest.approx(0, abs=0.2)
 
 
 def test_noise_is_the_gain_in_the_highest_octave() -> None:
