@@ -181,6 +181,14 @@ def test_at_equal_loss_both_runs_must_have_got_there(tmp_path: Path) -> None:
     assert effect(tmp_path).estimate == pytest.approx(2.0)
 
 
+def test_iterates_that_were_measured_in_another_way_are_not_compared(tmp_path: Path) -> None:
+    old = Along(0.01, 1, 1, (0.5,) * 5, 9.0, None, None, 0.0, None, None)
+    write(tmp_path, *(sealed(replace(run, along=(old,))) for run in pairs()))
+    assert effect(tmp_path, at=0.03).comparisons > 0
+    for measure in ("colour_distance", "artefact_area", "clean"):
+        assert effect(tmp_path, at=0.03, measure=measure).comparisons == 0
+
+
 def test_what_it_takes_to_theta_counts_where_one_of_two_runs_gets_there(tmp_path: Path) -> None:
     costs = ("evaluations_to_theta", "iterations_to_theta", "seconds_to_theta")
     fast = [record(style) for style in STYLES]

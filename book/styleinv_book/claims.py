@@ -520,7 +520,7 @@ def value(measure: str, run: Record, terms: Terms, at: float | None = None) -> f
     Args:
         at: measured is the first kept iterate whose loss is at most this; by default the result.
 
-    None where there is no such iterate, or the picture was not measured.
+    None where there is no such iterate, or the picture was not measured, or in another way.
     """
     loss = run.result.loss
     of_run = {
@@ -536,8 +536,9 @@ def value(measure: str, run: Record, terms: Terms, at: float | None = None) -> f
     if seen is None:
         return None
     if measure == "clean":
-        return float(seen.artefact_area < terms.artefact_area)
+        area = seen.artefact_area
+        return None if area is None else float(area < terms.artefact_area)
     if measure in STRUCTURES:
         return float(seen.structures[STRUCTURES.index(measure)])
     found = getattr(seen, measure, UNSET)
-    return None if found is UNSET else float(found)
+    return None if found is UNSET or found is None else float(found)

@@ -19,7 +19,6 @@ SHADES = dict(zip(LAYERS, ("#d55e00", "#e69f00", "#56b4e9", "#0072b2"), strict=T
 # What is drawn over the loss, with the axis that it is on.
 OVER_LOSS = {
     "structure": "structure kept (1: another sample)",
-    "colour_distance": "distance of the colours (CIELAB)",
     "noise": "pixel noise over the style's (dB)",
 }
 
@@ -66,11 +65,11 @@ def _lines(axes: Any, found: Mapping[tuple[str, str], float]) -> None:
 
 
 def while_the_loss_falls(runs: Sequence[Record]) -> Figure:
-    """Structure, colour and noise over the loss: a line per layer, the median over styles.
+    """Structure and noise over the loss: a line per layer, the median over styles.
 
     A layer's line goes as far as half of its styles do.
     """
-    figure, panels = plot_axes(3.2, 1, 3)
+    figure, panels = plot_axes(3.2, 1, 2)
     for layer in LAYERS:
         own = [run for run in runs if run.asked.layer == layer and run.along]
         steps = {decade(kept.loss) for run in own for kept in run.along}

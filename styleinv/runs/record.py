@@ -192,18 +192,21 @@ class Measures(_OfStructures, Plain, frozen=True):
 
 
 class Along(_OfStructures, Plain, frozen=True, array_like=True):
-    """Measures of an iterate that was kept, see `styleinv.optim.Kept`. In JSON it is an array."""
+    """Measures of an iterate that was kept, see `styleinv.optim.Kept`. In JSON it is an array.
+
+    None is what an earlier version measured in another way: the picture is no longer there.
+    """
 
     loss: Number
     iteration: int
     evaluations: int
     structures: tuple[Number, ...]
     largest_kept: Number
-    colour_distance: Number
-    colour: Number
+    colour_distance: Number | None
+    colour: Number | None
     noise: Number
-    artefacts: Number
-    artefact_area: Number
+    artefacts: Number | None
+    artefact_area: Number | None
 
 
 class Record(Plain, frozen=True, omit_defaults=True):
