@@ -1,4 +1,4 @@
-"""Sphinx extension of this book: copies runs beside the pages, and links pages to their sources."""
+"""Sphinx extension of this book: puts files beside the pages, and links pages to their sources."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from styleinv.runs.store import read_records
+from styleinv_book import live_page
 
 # GitHub and Binder both resolve this to the newest commit of the default branch.
 BRANCH = "HEAD"
@@ -30,6 +31,13 @@ def copy_runs(app: Sphinx, exception: Exception | None) -> None:
         if record.picture:
             text = msgspec.json.format(msgspec.json.encode(record), indent=1)
             (target / path.relative_to(runs)).write_bytes(text)
+
+
+def write_live_page(app: Sphinx, exception: Exception | None) -> None:
+    """Write the files of the live page, if the book has that page."""
+    has_page = "notebooks/live" in app.env.found_docs
+    if has_page and not exception and app.builder.format == "html":
+        live_page.write(Path(app.outdir, live_page.FOLDER))
 
 
 def lead_to_repository(app: Sphinx, config: Config) -> None:
@@ -62,4 +70,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # The theme makes its list of buttons before, at priority 501.
     app.connect("html-page-context", lead_to_sources, priority=502)
     app.connect("build-finished", copy_runs)
+    app.connect("build-finished", write_live_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,402 @@
+"""The published live page in a browser: it computes by itself, and says what it cannot do."""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+from styleinv_book import live_page
+
+from styleinv import load_style
+from styleinv.images import Pixels, to_uint8
+from tests.conftest import refuse_others, served
+from tests.test_live import button, number, pick, picture
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
+
+expect = pytest.importorskip("playwright.sync_api").expect
+expect.set_options(timeout=120_000)  # for a busy machine
+pytestmark = pytest.mark.browser
+
+INSTEAD = "<figure><figcaption>A finished run</figcaption></figure>"
+# Counts the workers that are not terminated yet, as `workers`.
+COUNT_WORKERS = """
+window.workers = 0;
+window.Worker = class extends Worker {
+  constructor(...given) { super(...given); window.workers += 1; }
+  terminate() { super.terminate(); window.workers -= 1; }
+};
+"""
+BYTES_OF = """async image => {
+  const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
+  return btoa(String.fromCharCode(...bytes));
+}"""
+DROP = """([name, size, text]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([size ? new Uint8Array(size) : text], name));
+  document.querySelector(".live-stages").dispatchEvent(
+    new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with the fragment, below a path as on GitHub Pages, and the files beside it."""
+    root = tmp_path_factory.mktemp("site")
+    book = root / "styleinv" / "book"
+    live_page.write(book / live_page.FOLDER)
+    fragment = live_page.fragment(["bundled:strokes"], instead=INSTEAD)
+    (book / "notebooks").mkdir()
+    (book / "notebooks" / "live.html").write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Live</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f'<body style="margin: 16px"><main><h1>Live</h1>{fragment}</main></body></html>',
+        encoding="utf-8",
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with served(folder) as site:
+        yield f"{site}/styleinv/book/notebooks/live.html"
+
+
+@pytest.fixture
+def context(browser: "Browser") -> Iterator["BrowserContext"]:
+    with browser.new_context(viewport={"width": 1280, "height": 900}) as opened:
+        opened.set_default_timeout(120_000)
+        opened.add_init_script(COUNT_WORKERS)
+        yield opened
+
+
+@pytest.fixture
+def page(context: "BrowserContext", address: str) -> Iterator["Page"]:
+    """The page at a small size; it must end without an error or a question to another host."""
+    opened, problems = watched(context, address)
+    opened.goto(address)
+    opened.get_by_label("Size in pixels").fill("32")
+    yield opened
+    assert problems == []
+
+
+def watched(context: "BrowserContext", own: str) -> tuple["Page", list[str]]:
+    """A new page, and a list of what goes wrong in it."""
+    page = context.new_page()
+    problems = refuse_others(page, own.partition("/styleinv/")[0])
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: said.type == "error" and problems.append(said.text))
+    return page, problems
+
+
+def start(page: "Page", *choices: str) -> None:
+    for choice in choices:
+        pick(page, choice)
+    button(page, "Start").click()
+
+
+def expect_message(page: "Page", text: str) -> None:
+    expect(page.locator("p[role=status]")).to_have_text(re.compile(text))
+
+
+def workers(page: "Page") -> int:
+    return int(page.evaluate("workers"))
+
+
+def shown(page: "Page", selector: str) -> Pixels:
+    """The pixels of a picture on the page, as its file has them."""
+    content = page.locator(selector).first.evaluate(BYTES_OF)
+    return np.asarray(Image.open(BytesIO(base64.b64decode(content))).convert("RGB"))
+
+
+def test_nothing_is_loaded_before_it_is_needed(context: "BrowserContext", address: str) -> None:
+    page, problems = watched(context, address)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    page.goto(address)
+    expect(button(page, "Start")).to_be_enabled()
+    assert asked == ["live.html", "page.css", "page.js"]
+    start(page)
+    expect(picture(page)).to_be_visible()
+    assert sorted(x for x in asked[3:] if x.endswith(".js")) == ["engine.js", "strokes-64.js"]
+    assert problems == []
+
+
+def test_a_run_from_start_to_its_picture(page: "Page") -> None:
+    start(page, "relu_1_1", "N = 1")
+    expect(page.get_by_text("ended: theta", exact=True)).to_be_visible()
+    assert float(number(page, "loss").inner_text()) < 1e-5
+    style = to_uint8(load_style("bundled:strokes", 32))
+    assert (shown(page, ".viewer-left") == style).all()
+    # The only features of relu_1_1's pixels: their mean has become the style's.
+    made = shown(page, ".viewer-stage img")
+    assert np.abs(made.mean((0, 1)) - style.mean((0, 1))).max() < 12
+    assert workers(page) == 0
+    button(page, "Save").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="strokes-relu_1_1-moment-1-32-seed0.png").click()
+    assert (np.asarray(Image.open(download.value.path()).convert("RGB")) == made).all()
+
+
+def test_pause_step_resume_stop(page: "Page") -> None:
+    page.get_by_label("Optimiser").select_option("chapter")
+    start(page, "relu_1_1", "Gram")
+    for element, name in ((picture(page), "src"), (page.locator(".viewer-curve path"), "d")):
+        expect(element).to_be_visible()
+        expect(element).not_to_have_attribute(name, str(element.get_attribute(name)))
+    button(page, "Pause").click()
+    expect(button(page, "Resume")).to_be_enabled()
+    page.wait_for_timeout(300)  # what was on its way has come
+    evaluations = number(page, "evaluations")
+    held = int(evaluations.inner_text().replace(",", ""))
+    page.wait_for_timeout(300)
+    assert int(evaluations.inner_text().replace(",", "")) == held
+    button(page, "Step").click()
+    expect(evaluations).not_to_have_text(f"{held:,}")
+    # One that was under way when it was paused may not have been shown.
+    assert int(evaluations.inner_text().replace(",", "")) - held < 50
+    expect(button(page, "Resume")).to_be_enabled()
+    button(page, "Resume").click()
+    expect(button(page, "Pause")).to_be_enabled()
+    button(page, "Stop").click()
+    expect(page.get_by_text("ended: stopped", exact=True)).to_be_visible()
+    assert workers(page) == 0
+    button(page, "Reset").click()
+    expect(picture(page)).to_have_count(0)
+
+
+@pytest.mark.parametrize(("processors", "at_once"), [(8, 4), (1, 1)])
+def test_several_runs_at_once(
+    context: "BrowserContext", address: str, processors: int, at_once: int
+) -> None:
+    context.add_init_script(
+        f"Object.defineProperty(navigator, 'hardwareConcurrency', {{ get: () => {processors} }})"
+    )
+    page, problems = watched(context, address)
+    page.goto(address)
+    page.get_by_label("Optimiser").select_option("chapter")
+    start(page, "Four layers")
+    expect(picture(page)).to_have_count(at_once)
+    assert workers(page) == at_once
+    heads = page.locator("thead th").all_inner_texts()
+    assert heads == ["relu_1_1", "relu_1_2", "relu_2_1", "relu_2_2"]
+    if at_once == 1:
+        button(page, "Next").click()
+        expect(page.get_by_alt_text("relu_1_2, Gram, running")).to_be_visible()
+        assert page.get_by_text("ended: stopped", exact=True).count() == 1
+    button(page, "Stop").click()
+    expect(button(page, "Start")).to_be_enabled()
+    assert workers(page) == 0
+    assert problems == []
+
+
+def test_two_statistics_side_by_side(page: "Page") -> None:
+    page.get_by_role("radio", name="Compare two").check(force=True)
+    page.get_by_label("Against layer").select_option("relu_1_1")
+    page.get_by_label("Against loss").select_option("mmd")
+    page.get_by_label("Kernel width").fill("0")
+    start(page, "relu_1_1", "N = 2")
+    expect_message(page, "^Alpha is 0, but must be greater than 0.$")
+    page.get_by_label("Kernel width").fill("0.5")
+    button(page, "Start").click()
+    expect(page.get_by_text("ended: budget", exact=True)).to_be_visible()
+    assert page.locator("thead th").all_inner_texts() == ["N = 2", "MMD"]
+    expect(page.locator(".viewer-curve path")).to_have_count(2)
+
+
+def painting(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, len(mode)), dtype="uint8")
+    grown = coarse.repeat(8, 0).repeat(8, 1)[:height, :width]
+    return Image.fromarray(grown ^ rng.integers(0, 32, grown.shape, dtype="uint8"), mode)
+
+
+def turned(image: Image.Image) -> bytes:
+    """As a camera that was held upright keeps it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = BytesIO()
+    image.save(file, "png", exif=exif)
+    return file.getvalue()
+
+
+def as_png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:.*(enlarged|transparent)")
+@pytest.mark.parametrize(
+    ("content", "most"),
+    [
+        (as_png(painting(301, 500)), 0),
+        (as_png(painting(501, 300)), 0),
+        (as_png(painting(19, 33)), 0),
+        (as_png(painting(64, 32)), 0),
+        (turned(painting(301, 500)), 0),
+        (as_png(painting(120, 90, "RGBA")), 1),  # transparent parts are rounded in another order
+    ],
+    ids=["tall", "wide", "small", "fits", "turned", "transparent"],
+)
+def test_an_own_image_is_prepared_as_in_python(
+    page: "Page", tmp_path: Path, content: bytes, most: int
+) -> None:
+    path = tmp_path / "my_painting.png"
+    path.write_bytes(content)
+    page.locator("input[type=file]").first.set_input_files(path)
+    expect(page.get_by_role("radio", name="my painting")).to_be_checked()
+    start(page, "relu_1_1")
+    expect(picture(page)).to_be_visible()
+    expected = to_uint8(load_style(path, 32)).astype(int)
+    assert np.abs(shown(page, ".viewer-left") - expected).max() <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "text", "said"),
+    [
+        ("notes.png", 0, "nothing", "^Image 'notes.png' is none that this browser can read, such"),
+        ("empty.png", 0, "", "^Image 'empty.png' is none that this browser can read"),
+        ("large.png", 65 * 2**20, "", "^File 'large.png' has 65 MB, but must have at most 64.$"),
+    ],
+)
+def test_what_is_no_image_is_said(page: "Page", name: str, size: int, text: str, said: str) -> None:
+    page.evaluate(DROP, [name, size, text])
+    expect_message(page, said)
+    assert workers(page) == 0
+    start(page, "relu_1_1")
+    expect(picture(page)).to_be_visible()
+    expect_message(page, "^$")
+
+
+def test_an_image_of_few_pixels_is_refused(page: "Page", tmp_path: Path) -> None:
+    path = tmp_path / "icon.png"
+    path.write_bytes(as_png(painting(15, 40)))
+    page.locator("input[type=file]").first.set_input_files(path)
+    expect_message(page, "^Image 'icon.png' has 15 x 40 pixels, but each side must have 16 or more")
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "said"),
+    [
+        ("Size in pixels", "100", "^Size is 100, but must be one of 32, 64, "),
+        ("Seed", "-1", "^Seed is -1, but must be a whole number from 0 to "),
+        ("Seed", "", "^Seed is no number, but must be a whole number from 0 to "),
+    ],
+)
+def test_numbers_that_cannot_be(page: "Page", label: str, value: str, said: str) -> None:
+    page.get_by_label(label, exact=True).fill(value)
+    button(page, "Start").click()
+    expect_message(page, said)
+
+
+def altered(**parts: str) -> Callable[["Route"], None]:
+    """An answer to a request for engine.js, with other parts."""
+
+    def answer(route: "Route") -> None:
+        begin, _, content = route.fetch().text().partition(" = ")
+        other = json.loads(content.rstrip(";\n")) | parts
+        route.fulfill(body=f"{begin} = {json.dumps(other)};", content_type="text/javascript")
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"wasm": "AAAA"}, "^This browser refuses the computation's WebAssembly"),
+        (
+            {"program": "onmessage = () => { throw new Error('no memory'); };"},
+            r"^The computation broke off \(.*no memory\).$",
+        ),
+        (
+            {"program": "onmessage = () => postMessage({ do: 'failed', message: 'too large' });"},
+            "^Too large.$",
+        ),
+    ],
+    ids=["refused", "crashed", "failed"],
+)
+def test_an_engine_that_fails_is_said(page: "Page", parts: dict[str, str], said: str) -> None:
+    page.route("**/engine.js", altered(**parts))
+    start(page)
+    expect_message(page, said)
+    expect(page.get_by_text("failed", exact=True)).to_be_visible()
+    expect(button(page, "Start")).to_be_enabled()
+    assert workers(page) == 0
+
+
+def test_a_file_that_cannot_be_loaded_is_asked_for_again(
+    context: "BrowserContext", address: str
+) -> None:
+    page, problems = watched(context, address)
+    page.route("**/engine.js", lambda route: route.abort())
+    page.goto(address)
+    start(page)
+    expect_message(page, r"^The file engine.js of this page cannot be loaded; try again when the")
+    page.unroute("**/engine.js")
+    start(page)
+    expect(picture(page)).to_be_visible()
+    assert len(problems) == 1
+    assert "ERR_FAILED" in problems[0]
+
+
+def test_from_a_folder(context: "BrowserContext", folder: Path) -> None:
+    place = (folder / "styleinv" / "book" / "notebooks" / "live.html").as_uri()
+    page, problems = watched(context, place)
+    page.goto(place)
+    start(page, "relu_1_1", "N = 1")
+    expect(page.get_by_text("ended: theta", exact=True)).to_be_visible()
+    assert problems == []
+
+
+def test_without_javascript_a_figure_remains(browser: "Browser", address: str) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(address)
+        expect(page.get_by_text("A finished run")).to_be_visible()
+        expect(page.get_by_text("The live page needs JavaScript")).to_be_visible()
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_everyone_can_use_it(browser: "Browser", address: str, theme: str, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.base")
+    with browser.new_context(
+        viewport={"width": width, "height": 844},
+        has_touch=width < 500,
+        is_mobile=width < 500,
+        color_scheme=theme,  # type: ignore[arg-type]
+    ) as context:
+        page, problems = watched(context, address)
+        page.goto(address)
+        press = button(page, "Start")
+        if width < 500:
+            press.tap()
+        else:
+            press.click()
+        expect(picture(page)).to_be_visible()
+        button(page, "Stop").click()
+        expect(page.get_by_text("ended: stopped", exact=True)).to_be_visible()
+        page.evaluate(axe.AXE_SCRIPT)
+        found = page.evaluate('axe.run(document, {resultTypes: ["violations"]})')["violations"]
+        assert [rule for rule in found if rule["impact"] in ("serious", "critical")] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert problems == []
+
+
+@pytest.mark.filterwarnings("ignore:.*(enlarged|transparent)")
+def test_the_readers_styles_of_a_build_are_offered(painting: Path) -> None:
+    fragment = live_page.fragment([str(painting), "bundled:dots"], instead="", seed=3)
+    (found,) = re.findall(r'class="live-given">(.*?)</script>', fragment)
+    given = json.loads(found)
+    assert given["choice"] == {"style": painting.name, "seed": 3}
+    (own,) = given["styles"]
+    pixels = np.asarray(Image.open(BytesIO(base64.b64decode(own["content"]))))
+    assert (pixels == to_uint8(load_style(painting, live_page.SIZES[-1]))).all()
+    assert str(painting.parent) not in fragment
