@@ -221,3 +221,28 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePage]:
     runs = str(ROOT / "results" / "runs")
     with explored(tmp_path_factory.mktemp("live"), "--runs", runs) as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published live page alone, with its files, below a path as on GitHub Pages."""
+    live_page = pytest.importorskip("styleinv_book.live_page", reason="no Jupyter (extra `book`)")
+    book = tmp_path_factory.mktemp("published") / "styleinv" / "book"
+    live_page.write(book / live_page.FOLDER)
+    instead = "<figure><figcaption>A finished run</figcaption></figure>"
+    fragment = live_page.fragment(["bundled:strokes"], instead=instead)
+    page = book / "notebooks" / "live.html"
+    page.parent.mkdir()
+    page.write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Live</title>'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+        f'<body style="margin: 16px"><main><h1>Live</h1>{fragment}</main></body></html>',
+        encoding="utf-8",
+    )
+    return page
+
+
+@pytest.fixture(scope="module")
+def live_address(published: Path) -> Iterator[str]:
+    with served(published.parents[3]) as site:
+        yield f"{site}/styleinv/book/notebooks/live.html"

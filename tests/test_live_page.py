@@ -15,7 +15,7 @@ from styleinv_book import live_page
 
 from styleinv import load_style
 from styleinv.images import Pixels, to_uint8
-from tests.conftest import refuse_others, served
+from tests.conftest import refuse_others
 from tests.test_live import button, number, pick, picture
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ expect = pytest.importorskip("playwright.sync_api").expect
 expect.set_options(timeout=120_000)  # for a busy machine
 pytestmark = pytest.mark.browser
 
-INSTEAD = "<figure><figcaption>A finished run</figcaption></figure>"
 # Counts the workers that are not terminated yet, as `workers`.
 COUNT_WORKERS = """
 window.workers = 0;
@@ -46,29 +45,6 @@ DROP = """([name, size, text]) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page with the fragment, below a path as on GitHub Pages, and the files beside it."""
-    root = tmp_path_factory.mktemp("site")
-    book = root / "styleinv" / "book"
-    live_page.write(book / live_page.FOLDER)
-    fragment = live_page.fragment(["bundled:strokes"], instead=INSTEAD)
-    (book / "notebooks").mkdir()
-    (book / "notebooks" / "live.html").write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Live</title>'
-        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
-        f'<body style="margin: 16px"><main><h1>Live</h1>{fragment}</main></body></html>',
-        encoding="utf-8",
-    )
-    return root
-
-
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    with served(folder) as site:
-        yield f"{site}/styleinv/book/notebooks/live.html"
-
-
 @pytest.fixture
 def context(browser: "Browser") -> Iterator["BrowserContext"]:
     with browser.new_context(viewport={"width": 1280, "height": 900}) as opened:
@@ -78,10 +54,10 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
 
 
 @pytest.fixture
-def page(context: "BrowserContext", address: str) -> Iterator["Page"]:
+def page(context: "BrowserContext", live_address: str) -> Iterator["Page"]:
     """The page at a small size; it must end without an error or a question to another host."""
-    opened, problems = watched(context, address)
-    opened.goto(address)
+    opened, problems = watched(context, live_address)
+    opened.goto(live_address)
     opened.get_by_label("Size in pixels").fill("32")
     yield opened
     assert problems == []
@@ -116,11 +92,13 @@ def shown(page: "Page", selector: str) -> Pixels:
     return np.asarray(Image.open(BytesIO(base64.b64decode(content))).convert("RGB"))
 
 
-def test_nothing_is_loaded_before_it_is_needed(context: "BrowserContext", address: str) -> None:
-    page, problems = watched(context, address)
+def test_nothing_is_loaded_before_it_is_needed(
+    context: "BrowserContext", live_address: str
+) -> None:
+    page, problems = watched(context, live_address)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
-    page.goto(address)
+    page.goto(live_address)
     expect(button(page, "Start")).to_be_enabled()
     assert asked == ["live.html", "page.css", "page.js"]
     start(page)
@@ -174,13 +152,13 @@ def test_pause_step_resume_stop(page: "Page") -> None:
 
 @pytest.mark.parametrize(("processors", "at_once"), [(8, 4), (1, 1)])
 def test_several_runs_at_once(
-    context: "BrowserContext", address: str, processors: int, at_once: int
+    context: "BrowserContext", live_address: str, processors: int, at_once: int
 ) -> None:
     context.add_init_script(
         f"Object.defineProperty(navigator, 'hardwareConcurrency', {{ get: () => {processors} }})"
     )
-    page, problems = watched(context, address)
-    page.goto(address)
+    page, problems = watched(context, live_address)
+    page.goto(live_address)
     page.get_by_label("Optimiser").select_option("chapter")
     start(page, "Four layers")
     expect(picture(page)).to_have_count(at_once)
@@ -333,11 +311,11 @@ def test_an_engine_that_fails_is_said(page: "Page", parts: dict[str, str], said:
 
 
 def test_a_file_that_cannot_be_loaded_is_asked_for_again(
-    context: "BrowserContext", address: str
+    context: "BrowserContext", live_address: str
 ) -> None:
-    page, problems = watched(context, address)
+    page, problems = watched(context, live_address)
     page.route("**/engine.js", lambda route: route.abort())
-    page.goto(address)
+    page.goto(live_address)
     start(page)
     expect_message(page, r"^The file engine.js of this page cannot be loaded; try again when the")
     page.unroute("**/engine.js")
@@ -347,8 +325,8 @@ def test_a_file_that_cannot_be_loaded_is_asked_for_again(
     assert "ERR_FAILED" in problems[0]
 
 
-def test_from_a_folder(context: "BrowserContext", folder: Path) -> None:
-    place = (folder / "styleinv" / "book" / "notebooks" / "live.html").as_uri()
+def test_from_a_folder(context: "BrowserContext", published: Path) -> None:
+    place = published.as_uri()
     page, problems = watched(context, place)
     page.goto(place)
     start(page, "relu_1_1", "N = 1")
@@ -356,16 +334,16 @@ def test_from_a_folder(context: "BrowserContext", folder: Path) -> None:
     assert problems == []
 
 
-def test_without_javascript_a_figure_remains(browser: "Browser", address: str) -> None:
+def test_without_javascript_a_figure_remains(browser: "Browser", live_address: str) -> None:
     with browser.new_context(java_script_enabled=False) as context:
         page = context.new_page()
-        page.goto(address)
+        page.goto(live_address)
         expect(page.get_by_text("A finished run")).to_be_visible()
         expect(page.get_by_text("The live page needs JavaScript")).to_be_visible()
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_everyone_can_use_it(browser: "Browser", address: str, theme: str, width: int) -> None:
+def test_everyone_can_use_it(browser: "Browser", live_address: str, theme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.base")
     with browser.new_context(
         viewport={"width": width, "height": 844},
@@ -373,8 +351,8 @@ def test_everyone_can_use_it(browser: "Browser", address: str, theme: str, width
         is_mobile=width < 500,
         color_scheme=theme,  # type: ignore[arg-type]
     ) as context:
-        page, problems = watched(context, address)
-        page.goto(address)
+        page, problems = watched(context, live_address)
+        page.goto(live_address)
         press = button(page, "Start")
         if width < 500:
             press.tap()

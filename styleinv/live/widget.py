@@ -69,7 +69,7 @@ def page(
         chosen |= {"encoder": "file", "weights": str(chosen["encoder"])}
     view = View(Session(), References(None if references is None else Path(references)))
     options = {**OPTIONS, "largest_upload": LARGEST_UPLOAD, "engine": ENGINE, "address": is_alone}
-    tiles = [_tile(source) for source in sources]
+    tiles = [tile(source) for source in sources]
     return LivePage(view, Path(out), styles=tiles, choice=chosen, options=options)
 
 
@@ -153,7 +153,7 @@ class LivePage(anywidget.AnyWidget):
         if not self.session.is_alive():
             self.session.clear()
         with self._sending:
-            self.styles = [{**_tile(path), "value": key}, *self.styles]
+            self.styles = [{**tile(path), "value": key}, *self.styles]
             self.choice = {**choice, "style": key}
         self._reply = {"message": " ".join(map(sentence, notes))}
 
@@ -202,7 +202,7 @@ class LivePage(anywidget.AnyWidget):
         return {**state, "saved": [], "tick": self._tick, **self._reply}
 
 
-def _tile(source: str | Path) -> dict[str, Any]:
+def tile(source: str | Path) -> dict[str, Any]:
     """A style as the page offers it: value, label and a small picture."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a run or an upload shows them
