@@ -342,6 +342,28 @@ def test_without_javascript_a_figure_remains(browser: "Browser", live_address: s
         expect(page.get_by_text("The live page needs JavaScript")).to_be_visible()
 
 
+def test_an_old_browser_keeps_the_figure(context: "BrowserContext", live_address: str) -> None:
+    context.add_init_script("delete window.OffscreenCanvas")
+    page, problems = watched(context, live_address)
+    page.goto(live_address)
+    expect(page.get_by_text("and a browser of 2023 or later")).to_be_visible()
+    assert problems == []
+
+
+def test_a_link_starts_a_run(context: "BrowserContext", live_address: str) -> None:
+    page, problems = watched(context, live_address)
+    page.goto(f"{live_address}#style=bundled:dots&layer=relu_1_1&loss=moment-1&size=32&start=1")
+    expect(page.get_by_text("ended: theta", exact=True)).to_be_visible()
+    style = to_uint8(load_style("bundled:dots", 32))
+    assert (shown(page, ".viewer-left") == style).all()
+    # Back to the noise that it began with.
+    last = picture(page).get_attribute("src")
+    page.get_by_role("slider", name="Iterate").focus()
+    page.keyboard.press("Home")
+    expect(picture(page)).not_to_have_attribute("src", str(last))
+    assert problems == []
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
 def test_everyone_can_use_it(browser: "Browser", live_address: str, theme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.base")

@@ -139,8 +139,12 @@ class Run {
   async draw() {
     const { style, shown } = this, latest = this.#latest;
     this.#latest = null;
-    if (style && !shown.style.byteLength) shown.style = await png(style);
-    if (latest) Object.assign(shown, { picture: await png(latest.pixels), at: latest.at });
+    try {
+      if (style && !shown.style.byteLength) shown.style = await png(style);
+      if (latest) Object.assign(shown, { picture: await png(latest.pixels), at: latest.at });
+    } catch (error) { // there is no memory
+      this.#end({ message: `the picture cannot be shown: ${error.message}` });
+    }
   }
 
   #receive(data) {
@@ -292,10 +296,11 @@ class PageModel {
     }
     this.#received = start ? [...this.#received, piece] : [piece];
     if (start + piece.byteLength < size) return;
-    const file = new File(this.#received, name), value = `upload:${this.#own.size}`;
+    const file = new File(this.#received, name);
     this.#received = [];
-    this.#own.set(value, file);
     const picture = await png(await this.#prepare(file, THUMBNAIL));
+    const value = `upload:${this.#own.size}`;
+    this.#own.set(value, file);
     if (!this.#isGoing) this.#clear();
     const label = name.replace(/(.)\.[^.]*$/, '$1').replaceAll('_', ' ');
     this.set('styles', [{ value, label, picture }, ...this.get('styles')]);
@@ -457,8 +462,11 @@ class PageModel {
   }
 }
 
-// The fragment of `live_page.py` says where the page is, and what it begins with.
-const given = JSON.parse(document.querySelector('.live-given').textContent);
-const model = new PageModel(page, given, document.currentScript.src);
-frontEnd.initialize({ model });
-frontEnd.render({ model, el: document.querySelector('.live-page') });
+// The fragment of `live_page.py` says where the page is, and what it begins with. A browser that is too
+// old keeps what is shown there without JavaScript.
+if ('OffscreenCanvas' in globalThis) {
+  const given = JSON.parse(document.querySelector('.live-given').textContent);
+  const model = new PageModel(page, given, document.currentScript.src);
+  frontEnd.initialize({ model });
+  frontEnd.render({ model, el: document.querySelector('.live-page') });
+}
