@@ -187,6 +187,23 @@ def test_pages_open_from_a_folder(
 
 
 @pytest.mark.browser
+def test_text_comes_alive_in_a_folder(browser: Browser, built: Path) -> None:
+    """In both tabs of the figure; `tests/test_interactive.py` has what it shows."""
+    files = [(built / f"notebooks/{name}.html").as_uri() for name in ("inverting", "style_loss")]
+    with opened_page(browser, built.as_uri(), files[0], "light", PHONE) as (page, messages, _):
+        for tab in page.locator("#figure-filmstrip .tabs label").all():
+            tab.click()
+            page.locator(".player input:visible").press("Home")
+            texts = page.locator(".player-loss:visible").all_inner_texts()
+            assert len(texts) == page.locator(".player-frames:visible img.shown").count() == 2
+        assert messages == []
+    with opened_page(browser, built.as_uri(), files[1], "light", PHONE) as (page, messages, _):
+        page.get_by_role("button", name="Noise = style").click()
+        assert page.locator("[data-of=mmd]").inner_text() == "0.000"
+        assert messages == []
+
+
+@pytest.mark.browser
 def test_search_finds_pages(page: tuple[Page, list[str]], site: str) -> None:
     opened, refused = page
     opened.goto(f"{site}/search.html")
