@@ -230,7 +230,7 @@ def test_numbers_of_edited_maps_are_those_of_styleinv(page: Page) -> None:
 @pytest.mark.browser
 def test_shuffled_places_change_the_mmd_alone(page: Page) -> None:
     before = numbers_of(page)
-    page.get_by_role("button", name="Shuffle places").click()
+    page.get_by_role("button", name="Shuffle together").click()
     after = numbers_of(page)
     _, noise = maps_of(page)
     assert not np.array_equal(noise, NOISE)
@@ -242,6 +242,21 @@ def test_shuffled_places_change_the_mmd_alone(page: Page) -> None:
         "Changed: MMD. The same: Gram matrix, moments.",
         "The same: Gram matrix, moments, MMD.",  # places may be exchanged within a pair
     )
+
+
+@pytest.mark.browser
+def test_maps_shuffled_apart_keep_their_moments(page: Page) -> None:
+    before = numbers_of(page)
+    page.get_by_role("button", name="Shuffle apart").click()
+    after = numbers_of(page)
+    style, noise = maps_of(page)
+    assert not np.array_equal(noise, NOISE)
+    np.testing.assert_array_equal(
+        np.sort(noise.reshape(2, -1), axis=1), np.sort(NOISE.reshape(2, -1), axis=1)
+    )
+    kept = [name for name in before if name.startswith(("M ", "moment-"))]
+    assert {x: after[x] for x in kept} == pytest.approx({x: before[x] for x in kept})
+    assert after == pytest.approx(expected(style, noise), rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.browser

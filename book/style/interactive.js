@@ -130,7 +130,7 @@ function written(name, value) {
   return name.startsWith('G ') ? String(value) : value.toFixed(3).replace('-0.000', '0.000').replace('-', '−');
 }
 
-// The same places in all maps move together; what they hold stays together.
+// What several maps hold at one place stays together.
 function shuffled(maps) {
   const order = maps[0].map((_, position) => position);
   for (let last = order.length - 1; last > 0; last -= 1) {
@@ -175,13 +175,16 @@ function setUpToy(toy) {
       .filter(([, found]) => found).map(([what, found]) => `${what}: ${found}.`).join(' ');
   }
 
+  // Once more if nothing moved, unless all places hold the same.
+  function shuffle(moved) {
+    const old = String(maps.n), different = maps.n.some((map) => new Set(map).size > 1);
+    do maps.n = moved(maps.n); while (different && String(maps.n) === old);
+  }
+
   const actions = {
-    shuffle() {
-      // Once more if nothing moved, unless all places hold the same.
-      const old = String(maps.n), different = maps.n.some((map) => new Set(map).size > 1);
-      do maps.n = shuffled(maps.n); while (different && String(maps.n) === old);
-    },
     copy() { maps.n = maps.s.map((map) => [...map]); },
+    together() { shuffle(shuffled); },
+    apart() { shuffle((all) => all.map((map) => shuffled([map])[0])); },
     reset() { maps = flat(); },
   };
   for (const button of toy.querySelectorAll('button')) {
