@@ -310,6 +310,23 @@ def test_an_engine_that_fails_is_said(page: "Page", parts: dict[str, str], said:
     assert workers(page) == 0
 
 
+SLOW = """
+onmessage = ({ data: { do: wish } }) => {
+  if (wish === "load") postMessage({ do: "ready" });
+  if (wish !== "start") return;
+  for (const evaluations of [1, 2, 3]) postMessage({ do: "iterate", evaluations, iterations: 1,
+    loss: 1, phase: "gram", seconds: 2 * evaluations, pixels: new Uint8ClampedArray(4 * 64 * 64) });
+};
+"""
+
+
+def test_a_slow_device_is_told_to_take_fewer_pixels(page: "Page") -> None:
+    page.route("**/engine.js", altered(program=SLOW))
+    page.get_by_label("Size in pixels").fill("64")
+    start(page)
+    expect_message(page, "^100 evaluations take about 3:20 min on this device; a smaller size is")
+
+
 def test_a_file_that_cannot_be_loaded_is_asked_for_again(
     context: "BrowserContext", live_address: str
 ) -> None:

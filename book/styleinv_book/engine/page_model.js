@@ -8,6 +8,7 @@ const THUMBNAIL = 128;
 const POINTS_APART = 1.03; // from one point of a curve to the next, evaluations grow by this factor
 const HEARTBEAT = 5000; // milliseconds; live.js misses a state that does not come
 const NOTHING = new ArrayBuffer(0);
+const LONG = 60; // seconds for 100 evaluations
 const AT_ONCE = Math.max(1, (navigator.hardwareConcurrency ?? 2) - 1); // runs; the others wait
 
 function bytesOf(base64) {
@@ -400,7 +401,15 @@ class PageModel {
     const failed = runs.find(({ phase }) => phase === 'failed')?.message ?? '';
     return { batch: this.#batch, phase: this.#phase(), runs: runs.map((run) => this.#stateOf(run)),
       asked: first ? this.#asked(first.asked) : null,
-      message: sentence(failed), bad: Boolean(failed), saved: [], tick: this.#tick += 1, ...this.#reply };
+      message: sentence(failed || this.#slowness()), bad: Boolean(failed), saved: [], tick: this.#tick += 1, ...this.#reply };
+  }
+
+  // What to say of runs that take long here.
+  #slowness() {
+    const { min } = this.#page.options.size;
+    const pace = Math.max(0, ...this.#runs.filter(({ isGoing, asked }) => isGoing && asked.size > min)
+      .map(({ points, seconds }) => (points.length > 2 ? (100 * seconds) / points.at(-1)[0] : 0)));
+    return pace > LONG ? `100 evaluations take about ${duration(pace)} on this device; a smaller size is faster` : '';
   }
 
   #phase() {

@@ -4,9 +4,8 @@
 //
 // In: { do: "load", wasm, weights }; { do: "start", id, ...what `Engine.invert` takes };
 // "pause", "resume", "step" (one evaluation while paused), "stop".
-// Out: { do: "ready", speed } (evaluations per second of a small run); { do: "iterate", id,
-// evaluations, iterations, loss, phase, done, seconds, pixels? }, at most every tenth of a second,
-// where the last one has pixels; { do: "failed", id, message }.
+// Out: { do: "ready" }; { do: "iterate", id, evaluations, iterations, loss, phase, done, seconds,
+// pixels }, at most every tenth of a second; { do: "failed", id, message }.
 
 const EVERY = 100; // milliseconds
 let engine = null;
@@ -64,7 +63,7 @@ const WISHES = {
       postMessage({ do: "failed", message: error.message });
       return;
     }
-    guarded(() => postMessage({ do: "ready", speed: speedOf(engine) }));
+    postMessage({ do: "ready" });
   },
   start({ id, ...asked }) {
     run = { id, told: -Infinity, paused: false };
@@ -89,14 +88,3 @@ const WISHES = {
 };
 
 onmessage = ({ data }) => guarded(() => WISHES[data.do](data));
-
-// Evaluations per second at 32 x 32 pixels, relu_2_1.
-function speedOf(engine) {
-  const [height, width] = [32, 32];
-  const style = uniformNoise(1, 3 * height * width);
-  const inversion = engine.invert({ style, height, width, layer: "relu_2_1", loss: "gram" });
-  for (let k = 0; k < 3; k++) inversion.step();
-  const before = inversion.seconds;
-  for (let k = 0; k < 10; k++) inversion.step();
-  return 10 / (inversion.seconds - before);
-}
