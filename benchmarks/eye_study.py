@@ -4,9 +4,8 @@
 random over layers and losses, and some of which both are the Gram matrix's. `sheets` makes contact
 sheets that say neither layer nor loss, and an empty form, in _build/eye_study. Whoever answers
 looks at nothing else, and saves the form as results/eye_study/round-N/answers-NAME.json.
-`agreement` compares the answers with the measures and writes results/eye_study.json: the last
-round, and what the earlier ones said. A measure that was chosen by the answers of a round is put to
-the test in the next, with other pairs.
+`agreement` compares the answers with the measures and writes results/eye_study.json. A measure that
+was chosen by the answers of a round is put to the test in the next ones, with other pairs.
 """
 
 import argparse
@@ -14,6 +13,7 @@ import itertools
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ MEASURES = {
     "colours": ("colour_distance",),
     "noise": ("noise",),
 }
+# The last round whose answers had a part in the choice of a measure. Only later ones test it.
+CHOSEN = {"structure": 1, "artefact_area": 2, "colour_distance": 3}
+TESTED, OF_GRAM = "all rounds that test it", "Gram's pairs of these"
 # Less of it is closer.
 DISTANCES = {"colour_distance"}
 # The agreement that counts as reliable, and from how many answers on it is told.
@@ -64,8 +67,8 @@ def draw(
 ) -> list[Pair]:
     """Pairs of pictures of one sweep and one style, each pair as likely as any other.
 
-    At least `gram` of them are from those of which both are the Gram matrix's. Pairs that
-    are `known` from earlier rounds are not drawn.
+    At least `gram` of them are from those of which both are the Gram matrix's, if there are so many
+    left. Pairs that are `known` from earlier rounds are not drawn.
     """
     chance, pairs = random.Random(seed), []
     for sweep in SWEEPS:
@@ -75,10 +78,10 @@ def draw(
                 left, right = chance.sample((one[0], other[0]), 2)
                 pairs.append({"sweep": sweep, "style": style, "left": left, "right": right})
     drawn = {sides(pair) for pair in known}
-    some = chance.sample([pair for pair in pairs if sides(pair) not in drawn], count - gram)
-    drawn |= {sides(pair) for pair in some}
-    left = [pair for pair in pairs if is_gram(pair) and sides(pair) not in drawn]
-    some += chance.sample(left, gram)
+    new = [pair for pair in pairs if sides(pair) not in drawn]
+    of_gram = [pair for pair in new if is_gram(pair)]
+    some = chance.sample(of_gram, min(gram, len(of_gram)))
+    some += chance.sample([pair for pair in new if pair not in some], count - len(some))
     chance.shuffle(some)
     return some
 
@@ -170,53 +173,76 @@ def both(first: Sequence[int], second: Sequence[int]) -> dict[str, int]:
     }
 
 
-def measured(name: str, records: Sequence[Sequence[Record]]) -> list[list[float]]:
-    """A measure of the pictures of each pair."""
-    return [[float(getattr(one.measures, name)) for one in two] for two in records]
+@dataclass(frozen=True)
+class Shown:
+    """A pair that was shown: its round, its number there, its two records, and the answers.
+
+    Attributes:
+        answers: by question, an answer of each rater: 1 for left, 0 for a tie, -1 for right.
+    """
+
+    round: int
+    number: int
+    pair: Pair
+    records: tuple[Record, Record]
+    answers: dict[str, list[int]]
+
+    def measured(self, name: str) -> list[float]:
+        """A measure of the two pictures."""
+        return [float(getattr(one.measures, name)) for one in self.records]
+
+    def difference(self, name: str) -> float:
+        """How much more of what is asked for the left picture has, by a measure."""
+        left, right = self.measured(name)
+        return right - left if name in DISTANCES else left - right
 
 
-def differences(name: str, records: Sequence[Sequence[Record]]) -> list[float]:
-    """How much more of what is asked for the left picture has, by a measure."""
-    sign = -1 if name in DISTANCES else 1
-    return [sign * (left - right) for left, right in measured(name, records)]
-
-
-def agreement(pairs: Sequence[Pair], answers: dict[str, Answers], runs: Path) -> Any:
-    """The measures against every rater and all of them, and the raters against each other."""
-    found: dict[str, Any] = {"smallest_seen": {}, "measures": [], "raters": [], "pairs": []}
-    asked = [q for q in MEASURES if all(q in given for given in answers.values())]
-    of_gram = [is_gram(pair) for pair in pairs]
-    known = {sweep: pictures(runs / sweep) for sweep in SWEEPS}
-    records = [
-        [known[pair["sweep"]][pair[side]][1] for side in ("left", "right")] for pair in pairs
-    ]
-    for question in asked:
-        by_rater = {who: given[question] for who, given in answers.items()}
-        everyone = list(itertools.chain(*by_rater.values()))
-        for name in MEASURES[question]:
-            told = differences(name, records)
-            for who, given in {**by_rater, "all": everyone}.items():
-                row = compare(told * (len(given) // len(pairs)), given)
-                found["measures"].append({"question": question, "measure": name, "who": who, **row})
-            found["smallest_seen"][name] = row["smallest"]
-            if sum(of_gram) >= FEWEST:
-                kept = of_gram * len(by_rater)
-                some = zip(told * len(by_rater), everyone, strict=True)
-                row = compare(*zip(*itertools.compress(some, kept), strict=True))
-                only = {"question": question, "measure": name, "who": "all, of Gram's pairs"}
-                found["measures"].append(only | row)
-        for (who, first), (other, second) in itertools.combinations(by_rater.items(), 2):
-            found["raters"].append(
-                {"question": question, "who": [who, other], **both(first, second)}
-            )
-    for number, (pair, two) in enumerate(zip(pairs, records, strict=True), start=1):
-        row = {"pair": number, **pair}
-        for question in asked:
-            name = MEASURES[question][0]
-            row[name] = measured(name, [two])[0]
-            row[question] = [given[question][number - 1] for given in answers.values()]
-        found["pairs"].append(row)
+def all_shown(rounds: Sequence[Path], runs: Path) -> list[Shown]:
+    """The pairs of all rounds that were answered."""
+    known, found = {sweep: pictures(runs / sweep) for sweep in SWEEPS}, []
+    for number, folder in enumerate(rounds, start=1):
+        forms = read_answers(folder).values()
+        for row, pair in enumerate(pairs_of(folder)):
+            left, right = (known[pair["sweep"]][pair[side]][1] for side in ("left", "right"))
+            answers = {q: [form[q][row] for form in forms] for form in forms for q in form}
+            found.append(Shown(number, row + 1, pair, (left, right), answers))
     return found
+
+
+def agreement(shown: Sequence[Shown]) -> dict[str, Any]:
+    """The measures against all raters: round by round, and in the rounds that test a measure."""
+    found: dict[str, Any] = {"smallest_seen": {}, "measures": [], "raters": [], "chosen": CHOSEN}
+    for question, names in MEASURES.items():
+        asked = [one for one in shown if question in one.answers]
+        for name in names:
+            tested = [one for one in asked if one.round > CHOSEN.get(name, 0)]
+            groups = {f"round {n}": [x for x in asked if x.round == n] for n in _rounds(asked)}
+            groups |= {TESTED: tested, OF_GRAM: [x for x in tested if is_gram(x.pair)]}
+            for among, some in groups.items():
+                if some:
+                    votes = [(x.difference(name), a) for x in some for a in x.answers[question]]
+                    row = compare(*zip(*votes, strict=True))
+                    kept = {"question": question, "measure": name, "among": among}
+                    found["measures"].append(kept | row)
+                    if among == TESTED:
+                        found["smallest_seen"][name] = row["smallest"]
+        two = [x.answers[question] for x in asked if len(x.answers[question]) == 2]
+        found["raters"].append({"question": question, **both(*zip(*two, strict=True))})
+    found["pairs"] = [_row(one) for one in shown]
+    return found
+
+
+def _rounds(shown: Sequence[Shown]) -> list[int]:
+    return sorted({one.round for one in shown})
+
+
+def _row(one: Shown) -> dict[str, Any]:
+    """A pair with what the measures and the raters say of it."""
+    row: dict[str, Any] = {"round": one.round, "pair": one.number, **one.pair}
+    for question, given in one.answers.items():
+        name = MEASURES[question][0]
+        row |= {question: given, name: one.measured(name)}
+    return row
 
 
 def read_answers(folder: Path) -> dict[str, Answers]:
@@ -250,9 +276,7 @@ def main() -> None:
     elif given.step == "sheets":
         sheets(pairs_of(rounds[-1]), given.runs, SHEETS)
     else:
-        *earlier, last = (agreement(pairs_of(x), read_answers(x), given.runs) for x in rounds)
-        record = last | {"earlier": [x["measures"] for x in earlier]}
-        write_record(RESULTS / "eye_study.json", record)
+        write_record(RESULTS / "eye_study.json", agreement(all_shown(rounds, given.runs)))
 
 
 if __name__ == "__main__":

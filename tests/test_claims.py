@@ -325,7 +325,12 @@ def test_a_difference_must_be_visible(tmp_path: Path) -> None:
 def test_a_measure_that_eyes_contradict_decides_nothing(tmp_path: Path) -> None:
     write(tmp_path, *pairs(1.3))
     for agreed, finding in ((75, "holds"), (74, "undecided")):
-        row = {"measure": "largest_kept", "who": "all", "decided": 100, "agreed": agreed}
+        row = {
+            "measure": "largest_kept",
+            "among": "all rounds that test it",
+            "decided": 100,
+            "agreed": agreed,
+        }
         study = json.dumps({"smallest_seen": {}, "measures": [row]})
         (tmp_path / "eye_study.json").write_text(study, encoding="utf-8")
         assert effect(tmp_path, rule="visibly more").finding == finding

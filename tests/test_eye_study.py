@@ -42,10 +42,53 @@ def test_some_pairs_are_both_grams_and_none_is_drawn_twice() -> None:
     assert len({eye_study.sides(pair) for pair in [*earlier, *pairs]}) == 740
 
 
+def shown(number: int, layer: str, loss: str, answers: dict[str, list[int]], **two: Any) -> Any:
+    pair = {
+        "sweep": "chapter",
+        "style": "x",
+        "left": f"{layer} {loss} a",
+        "right": f"{layer} {loss} b",
+    }
+    records = [
+        SimpleNamespace(measures=SimpleNamespace(**dict(zip(two, x, strict=True))))
+        for x in zip(*two.values(), strict=True)
+    ]
+    return eye_study.Shown(number, 1, pair, tuple(records), answers)
+
+
 def test_less_distance_is_closer() -> None:
     """The eye calls the colours of the left closer; the measure says their distance is less."""
-    records: Any = [[SimpleNamespace(measures=SimpleNamespace(colour_distance=x)) for x in (2, 5)]]
-    assert eye_study.differences("colour_distance", records) == [3]
+    assert (
+        shown(1, "relu_1_1", "gram", {}, colour_distance=(2, 5)).difference("colour_distance") == 3
+    )
+
+
+def test_only_later_rounds_test_a_measure() -> None:
+    """The measure is always right in the rounds that chose it, and wrong afterwards."""
+    chosen = eye_study.CHOSEN["artefact_area"]
+    values = {
+        "artefact_area": (0.5, 0.2),
+        "structure": (1, 0),
+        "largest_kept": (3, 1),
+        "noise": (1, 0),
+        "colour_distance": (1, 2),
+    }
+    pairs = [
+        shown(
+            n,
+            "relu_1_1",
+            loss,
+            dict.fromkeys(eye_study.QUESTIONS, [1 if n <= chosen else -1] * 2),
+            **values,
+        )
+        for n in range(1, chosen + 3)
+        for loss in ("gram", "moment-1")
+    ]
+    found = [x for x in eye_study.agreement(pairs)["measures"] if x["measure"] == "artefact_area"]
+    counts = {x["among"]: (x["agreed"], x["decided"]) for x in found}
+    assert counts["round 1"] == (4, 4)
+    assert counts[eye_study.TESTED] == (0, 8)
+    assert counts[eye_study.OF_GRAM] == (0, 4)
 
 
 def test_sheets_show_the_drawn_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

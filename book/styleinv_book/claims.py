@@ -340,7 +340,7 @@ def _seen(study: Mapping[str, Any], smallest: Mapping[str, float]) -> dict[str, 
 
 def _doubted(study: Mapping[str, Any], least: float) -> set[str]:
     """The measures that agree with eyes too rarely to decide anything."""
-    rows = [row for row in study["measures"] if row["who"] == "all"]
+    rows = [row for row in study["measures"] if row["among"] == "all rounds that test it"]
     found = {row["measure"] for row in rows if row["agreed"] < least * row["decided"]}
     return found | set(OF_ARTEFACTS if "artefact_area" in found else ())
 
