@@ -185,6 +185,19 @@ def test_what_is_wrong_is_said(page: "Page", wrong: dict[str, Any], said: str) -
     assert said in sentence
 
 
+@pytest.mark.parametrize("loss", ["gram", "moment-2", "mmd"])
+def test_a_loss_that_is_not_finite_ends_the_run(page: "Page", loss: str) -> None:
+    style = load_style("bundled:dots", size=16).index_fill_(2, torch.tensor([3]), torch.nan)
+    given = {**image_of(style), "layer": "relu_2_1", "loss": loss}
+    sentence = page.evaluate(
+        """(given) => {
+          try { engine.invert(asked(given)).step(); } catch (error) { return error.message; }
+        }""",
+        given,
+    )
+    assert sentence == "The loss of the noise image is NaN, so there is nothing to descend."
+
+
 # A worker made of a Blob, which keeps what it says; `heard` waits for an answer.
 WORKER = """({ source, wasm, weights }) => {
   window.worker = new Worker(URL.createObjectURL(new Blob([source])));

@@ -1,10 +1,12 @@
 "use strict";
 
-// Minimise a loss over the pixels of an image, as `styleinv.optim` and `styleinv.adam` do. The methods
-// are generators that pause before every evaluation of loss and gradient, and return why they ended.
+// Minimise a loss over the pixels of an image, as `styleinv.optim` and `styleinv.adam` do. The
+// methods are generators that pause before every evaluation of loss and gradient, and return why
+// they ended.
 //
-// A problem is `{ kernel, count, evaluate(x, gradient, stage) }`, where x and gradient are addresses
-// of `count` numbers (a multiple of 4) and evaluate returns `{ descended, exact }`, both losses.
+// A problem is `{ kernel, count, evaluate(x, gradient, stage) }`, where x and gradient are
+// addresses of `count` numbers (a multiple of 4) and evaluate returns `{ descended, exact }`, both
+// losses.
 
 // As in `styleinv.optim`.
 const SUFFICIENT_DECREASE = 1e-4;
@@ -151,7 +153,8 @@ class ProjectedLBFGS {
     for (const stage of this.stages) {
       this.stage = stage;
       monitor.stage = stage.name;
-      this.last = monitor.evaluations + Math.min(stage.budget, settings.budget - monitor.evaluations);
+      const left = settings.budget - monitor.evaluations;
+      this.last = monitor.evaluations + Math.min(stage.budget, left);
       this.history.slots = [];
       yield* this.evaluate(this.point);
       monitor.checkFirst(this.point.exact);

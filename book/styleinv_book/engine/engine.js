@@ -27,7 +27,8 @@ async function createEngine({ wasm, weights }) {
 
 function oneOf(name, value, allowed) {
   if (!allowed.includes(value)) {
-    throw new Error(`${name} is ${JSON.stringify(value)}, but must be one of: ${allowed.join(", ")}.`);
+    const given = JSON.stringify(value);
+    throw new Error(`${name} is ${given}, but must be one of: ${allowed.join(", ")}.`);
   }
   return value;
 }
@@ -50,7 +51,8 @@ class Engine {
       const x = kernel.keep(planar(image, asked));
       const gradient = kernel.allocate(problem.count);
       const { descended } = problem.evaluate(x, gradient, { name: asked.loss });
-      return { loss: descended, gradient: kernel.view(gradient, 3 * asked.height * asked.width).slice() };
+      const count = 3 * asked.height * asked.width;
+      return { loss: descended, gradient: kernel.view(gradient, count).slice() };
     });
   }
 }
@@ -61,28 +63,37 @@ function roomFor({ height, width }, make) {
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw new Error(
-      `The browser has too little memory for a run at ${width} x ${height} pixels; choose a smaller size.`,
+      `The browser has too little memory for a run at ${width} x ${height} pixels; ` +
+        "choose a smaller size.",
     );
   }
 }
 
-// An image as planar float32, (3, height, width) in [0, 1]: it is so already, or bytes in RGBA.
+// An image as planar float32, (3, height, width) in [0, 1]: it is so already, or bytes in RGBA. Zeros
+// follow up to a multiple of 4.
 function planar(image, { height, width }) {
   const isWhole = (side) =>
     Number.isInteger(side) && side >= SMALLEST_SIDE && side <= LARGEST_SIDE;
   if (!isWhole(height) || !isWhole(width)) {
     throw new Error(
-      `The image has ${width} x ${height} pixels, but each side must have ${SMALLEST_SIDE} to ${LARGEST_SIDE}.`,
+      `The image has ${width} x ${height} pixels, ` +
+        `but each side must have ${SMALLEST_SIDE} to ${LARGEST_SIDE}.`,
     );
   }
   const area = height * width;
   const isPlanar = image instanceof Float32Array;
   if (image.length !== (isPlanar ? 3 : 4) * area) {
-    throw new Error(`The image has ${image.length} numbers, which do not fit ${width} x ${height} pixels.`);
+    throw new Error(
+      `The image has ${image.length} numbers, which do not fit ${width} x ${height} pixels.`,
+    );
   }
   const padded = new Float32Array(Math.ceil((3 * area) / 4) * 4);
-  if (isPlanar) padded.set(image);
-  else for (let k = 0; k < 3 * area; k++) padded[k] = image[4 * (k % area) + Math.floor(k / area)] / 255;
+  if (isPlanar) {
+    padded.set(image);
+  } else {
+    const fromBytes = (k) => image[4 * (k % area) + Math.floor(k / area)] / 255;
+    for (let k = 0; k < 3 * area; k++) padded[k] = fromBytes(k);
+  }
   return padded;
 }
 
@@ -114,8 +125,8 @@ class Problem {
 
 // One inversion: `step` until `done`.
 class Inversion {
-  // Asked for as in `styleinv.invert`: style, height, width, layer, loss, alpha, protocol, seed; theta
-  // and budget replace the protocol's own.
+  // Asked for as in `styleinv.invert`: style, height, width, layer, loss, alpha, protocol, seed;
+  // theta and budget replace the protocol's own.
   constructor(engine, asked) {
     const { height, width, layer, loss, protocol = "fast", seed = 0 } = asked;
     oneOf("layer", layer, LAYERS);
@@ -129,7 +140,8 @@ class Inversion {
     this.seconds = 0;
     this.area = height * width;
     this.kernel = problem.kernel;
-    this.monitor = new Monitor(settings, () => this.seconds + (performance.now() - this.began) / 1000);
+    const clock = () => this.seconds + (performance.now() - this.began) / 1000;
+    this.monitor = new Monitor(settings, clock);
     this.descent = new METHODS[settings.method](problem, start, stages, settings, this.monitor);
     this.course = this.descent.run();
     this.course.next(); // up to the first evaluation

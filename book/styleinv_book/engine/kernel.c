@@ -9,7 +9,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { TILE = 8, BLOCK = 4, MOST_CHANNELS = 128, CHUNK = 256, PACKED = 64 };
+enum { TILE = 8, BLOCK = 4, GROUP = 4, MOST_CHANNELS = 128, CHUNK = 256, PACKED = 64 };
 
 static inline v128_t load(const float *from) { return wasm_v128_load(from); }
 static inline void store(float *to, v128_t value) { wasm_v128_store(to, value); }
@@ -25,23 +25,32 @@ static inline float sum_of(v128_t v) {
 
 // Convolution ------------------------------------------------------------------------------------
 
-// One tile: 8 neighbours of a row in 4 output channels, whose sums stay in registers.
+// One tile: 8 neighbours of a row in 4 output channels, whose sums stay in registers. They are
+// summed up in groups of input channels: small sums lose less to rounding.
 static inline void convolve_tile(const float *in, const float *kernels, const float *bias,
                                  float *out, int channels_in, int plane_in, int wide, int plane_out,
                                  int rectify) {
   v128_t sums[BLOCK][2];
   for (int k = 0; k < BLOCK; k++) sums[k][0] = sums[k][1] = splat(bias + k);
-  for (int c = 0; c < channels_in; c++, in += plane_in)
-    for (int dy = 0; dy < 3; dy++)
-      for (int dx = 0; dx < 3; dx++, kernels += BLOCK) {
-        const v128_t left = load(in + dy * wide + dx), right = load(in + dy * wide + dx + 4);
-        for (int k = 0; k < BLOCK; k++) {
-          const v128_t weight = splat(kernels + k);
-          sums[k][0] = add(sums[k][0], multiply(left, weight));
-          sums[k][1] = add(sums[k][1], multiply(right, weight));
+  for (int group = 0; group < channels_in; group += GROUP) {
+    const int last = group + GROUP < channels_in ? group + GROUP : channels_in;
+    v128_t own[BLOCK][2] = {0};
+    for (int c = group; c < last; c++, in += plane_in)
+      for (int dy = 0; dy < 3; dy++)
+        for (int dx = 0; dx < 3; dx++, kernels += BLOCK) {
+          const v128_t left = load(in + dy * wide + dx), right = load(in + dy * wide + dx + 4);
+          for (int k = 0; k < BLOCK; k++) {
+            const v128_t weight = splat(kernels + k);
+            own[k][0] = add(own[k][0], multiply(left, weight));
+            own[k][1] = add(own[k][1], multiply(right, weight));
+          }
         }
-      }
-  const v128_t floor = rectify ? wasm_f32x4_const_splat(0) : wasm_f32x4_const_splat(-__builtin_inff());
+    for (int k = 0; k < BLOCK; k++) {
+      sums[k][0] = add(sums[k][0], own[k][0]);
+      sums[k][1] = add(sums[k][1], own[k][1]);
+    }
+  }
+  const v128_t floor = wasm_f32x4_splat(rectify ? 0 : -__builtin_inff());
   for (int k = 0; k < BLOCK; k++, out += plane_out) {
     store(out, wasm_f32x4_max(sums[k][0], floor));
     store(out + 4, wasm_f32x4_max(sums[k][1], floor));
@@ -166,7 +175,7 @@ EXPORT void gram(const float *maps, float *out, int channels, int n) {
 }
 
 // The product of a matrix and the maps: (rows, inner) x (inner, n) -> (rows, n). n is at least 64.
-// The maps are copied piece by piece: their rows may lie a power of two apart, which caches dislike.
+// The maps are copied piece by piece: their rows may lie a power of two apart, which is slow.
 EXPORT void product(const float *matrix, const float *maps, float *out, int rows, int inner,
                     int n) {
   static float packed[MOST_CHANNELS * PACKED];
@@ -231,9 +240,11 @@ EXPORT void polynomial(const float *maps, const float *coefficients, float *out,
 
 // MMD --------------------------------------------------------------------------------------------
 
-// exp of four numbers of at most 0: 2^k e^r with |r| <= log(2) / 2, e^r by its series.
-static inline v128_t exponential(v128_t x) {
-  x = wasm_f32x4_max(x, wasm_f32x4_const_splat(-87));
+// exp of four numbers of at most 0: 2^k e^r with |r| <= log(2) / 2, e^r by its series. Below e^-60
+// it is 0: a smaller gradient could lead to denormal numbers, with which processors are slow.
+static inline v128_t exponential(v128_t given) {
+  const v128_t is_tiny = wasm_f32x4_lt(given, wasm_f32x4_const_splat(-60));
+  const v128_t x = wasm_f32x4_max(given, wasm_f32x4_const_splat(-60));
   const v128_t k = wasm_f32x4_nearest(multiply(x, wasm_f32x4_const_splat(1.44269504f)));
   v128_t r = subtract(x, multiply(k, wasm_f32x4_const_splat(0.693359375f)));
   r = add(r, multiply(k, wasm_f32x4_const_splat(2.12194440e-4f)));
@@ -241,8 +252,9 @@ static inline v128_t exponential(v128_t x) {
   const float factorials[7] = {720, 120, 24, 6, 2, 1, 1};
   for (int i = 0; i < 7; i++)
     series = add(multiply(series, r), wasm_f32x4_splat(1 / factorials[i]));
-  const v128_t exponent = wasm_i32x4_add(wasm_i32x4_trunc_sat_f32x4(k), wasm_i32x4_const_splat(127));
-  return multiply(series, wasm_i32x4_shl(exponent, 23));
+  const v128_t whole = wasm_i32x4_trunc_sat_f32x4(k);
+  const v128_t exponent = wasm_i32x4_add(whole, wasm_i32x4_const_splat(127));
+  return wasm_v128_andnot(multiply(series, wasm_i32x4_shl(exponent, 23)), is_tiny);
 }
 
 typedef struct {

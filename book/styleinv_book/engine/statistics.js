@@ -1,8 +1,8 @@
 "use strict";
 
-// The chapter's style losses (`styleinv.losses`), with their gradients in closed form. Each takes its
-// target from the style's maps once. `value` computes the loss of other maps, and `gradient`, called
-// right after it on the same maps, writes the loss's gradient with respect to them.
+// The chapter's style losses (`styleinv.losses`), with their gradients in closed form. Each takes
+// its target from the style's maps once. `value` computes the loss of other maps, and `gradient`,
+// called right after it on the same maps, writes the loss's gradient with respect to them.
 //
 // Maps are addresses in the kernel's memory: channels x positions. Small matrices are computed here
 // in float64, everything that has the size of the maps in the kernel.
