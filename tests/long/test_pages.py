@@ -204,6 +204,17 @@ def test_text_comes_alive_in_a_folder(browser: Browser, built: Path) -> None:
 
 
 @pytest.mark.browser
+def test_the_live_page_computes(browser: Browser, built: Path) -> None:
+    """From a folder, over the reader's image of this build."""
+    url = (built / "notebooks" / "live.html").as_uri()
+    with opened_page(browser, built.as_uri(), url, "light", DESK) as (page, messages, refused):
+        page.get_by_label("Size in pixels").fill("32")
+        page.get_by_role("button", name="Start", exact=True).click()
+        page.get_by_alt_text("Inversion of my $5^^$ painting").wait_for()
+        assert messages == refused == []
+
+
+@pytest.mark.browser
 def test_search_finds_pages(page: tuple[Page, list[str]], site: str) -> None:
     opened, refused = page
     opened.goto(f"{site}/search.html")
