@@ -71,7 +71,10 @@ def _options(version: Annotated[bool, Option("--version")] = False) -> None:
 
 @app.command()
 def invert(
-    style: Annotated[str, Argument(help=f"Image file, {BUNDLED}NAME or {SCIKIT_IMAGE}NAME.")],
+    context: typer.Context,
+    style: Annotated[
+        str | None, Argument(help=f"Image file, {BUNDLED}NAME or {SCIKIT_IMAGE}NAME.")
+    ] = None,
     layer: LayerOption = "relu_2_1",
     loss: LossOption = "gram",
     encoder: EncoderOption = "bundled",
@@ -86,6 +89,7 @@ def invert(
     out: OutOption = OUT,
     checkpoint_every: CheckpointOption = DEFAULT_SECONDS,
     again: Annotated[bool, Option("--again", help="Make a run again that is there.")] = False,
+    recipe: Annotated[Path | None, Option(help="File from the live page, see above.")] = None,
 ) -> None:
     """Invert one style image and write the picture with its record.
 
@@ -102,8 +106,16 @@ def invert(
     Ctrl-C finishes the current iteration and saves the picture; the same command then continues.
     After a crash, it continues from the last checkpoint, which is beside the record (`scipy`,
     `unbounded` and `clamped` have none).
+
+    --recipe FILE makes the runs again that Save on the live page has described in FILE, and says
+    what they reached there. Only --seconds, --device, --out, --checkpoint-every and --again can
+    change something then, and --encoder where a file of weights was used.
     """
     check_seconds("checkpoint-every", checkpoint_every)
+    if recipe is not None:
+        raise typer.Exit(_run_recipe(recipe, context))
+    if style is None:
+        raise InputError("invert needs a style image, or a --recipe")
     task = plan(
         style,
         layer=layer,
@@ -119,18 +131,50 @@ def invert(
         device=device,
     )
     _make_out(out)
-    raise typer.Exit(_run(task, (style, fit), out, checkpoint_every, again))
+    _announce([task], [style], fit, out, again)
+    raise typer.Exit(_run(task, out, checkpoint_every, again))
 
 
-def _run(
-    task: Task, given: tuple[str, Fit], out: Path, checkpoint_every: float, again: bool
-) -> int:
+def _run_recipe(file: Path, context: typer.Context) -> int:
+    """Make the runs of a recipe, and say what it has of them; returns the exit code."""
+    from styleinv.live.recipe import read_recipe
+
+    recipe, options = read_recipe(file), context.params
+    given = {name: value for name, value in options.items() if _is_typed(context, name)}
+    tasks = recipe.plan(given, seconds=options["seconds"], device=options["device"])
+    out, again = options["out"], options["again"]
+    _make_out(out)
+    _announce(tasks, [recipe.style] if isinstance(recipe.style, str) else [], "crop", out, again)
+    for task, run in zip(tasks, recipe.runs, strict=True):
+        code = _run(task, out, options["checkpoint_every"], again)
+        reached, made_with = run.reached, recipe.made_with
+        report(
+            f"In the recipe: loss {reached.loss:.2g} after {reached.evaluations:,} evaluations, "
+            f"{reached.stop} ({made_with.engine}, styleinv {made_with.version})"
+        )
+        if code:
+            return code
+    return 0
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether the reader has typed an option, rather than left it at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _announce(tasks: list[Task], styles: list[str], fit: Fit, out: Path, again: bool) -> None:
+    """Say what there is to know before the runs that have to be made."""
+    from styleinv.runs import store
+
+    if missing := [task for task in tasks if again or not store.path_of(task, out).exists()]:
+        report(*preflight(missing, styles, fit))
+
+
+def _run(task: Task, out: Path, checkpoint_every: float, again: bool) -> int:
     """Find the run of a task in `out` or make it, and say what came out; returns the exit code."""
     from styleinv.runs import store, sweeps
 
-    style, fit = given
-    if again or not store.path_of(task, out).exists():
-        report(*preflight([task], [style], fit))
     with terminal.progress(task) as show, terminal.interrupts() as asked_to_stop:
 
         def callback(iterate: Iterate) -> bool:

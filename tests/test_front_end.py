@@ -5,14 +5,17 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from styleinv import __version__
 from styleinv.live import widget
 from styleinv.live.choices import CHOICE, OPTIONS
+from styleinv.live.recipe import read_recipe
 from tests.conftest import refuse_others, served
 
 if TYPE_CHECKING:
@@ -339,10 +342,11 @@ def test_the_recipe_of_a_comparison(page: "Page") -> None:
     show(page, *runs, levels=[10, 20, 30], phase="ended")
     asked = {"style": None, "protocol": "fast", "size": SIZE, "seed": 3, "encoder": "bundled"}
     show(page, *runs, levels=[], phase="ended", asked=asked, saved=names)
-    recipe = json.loads(download(page, "a.recipe.json"))
-    assert recipe == {
+    file = download(page, "a.recipe.json")
+    assert [task.loss for task in read_recipe(file).plan({})] == ["gram", "mmd"]
+    assert json.loads(file.read_text(encoding="utf-8")) == {
         "format": 1,
-        "made_with": widget.ENGINE,
+        "made_with": {"engine": "python", "version": __version__},
         **asked,
         "style": {"png": png(200)},
         "runs": [
@@ -359,14 +363,14 @@ def test_the_recipe_of_a_comparison(page: "Page") -> None:
             },
         ],
     }
-    assert download(page, "b.png") == base64.b64decode(png(30))
+    assert download(page, "b.png").read_bytes() == base64.b64decode(png(30))
 
 
-def download(page: "Page", name: str) -> bytes:
+def download(page: "Page", name: str) -> Path:
     with page.expect_download() as started:
         page.get_by_role("link", name=name).click()
     assert started.value.suggested_filename == name
-    return started.value.path().read_bytes()
+    return started.value.path()
 
 
 # --- The reader's own image ---------------------------------------------------------------------

@@ -9,8 +9,10 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 from hypothesis import given
@@ -36,7 +38,7 @@ COMMANDS = {
     "invert claims.png": "image 'claims.png' has more than 100,000,000 pixels",
     "invert truncated.png": "but cannot be read: image file is truncated",
     # --- options
-    "invert": "Missing argument 'style'",
+    "invert": "invert needs a style image, or a --recipe",
     "invert good.png more.png": "unexpected extra argument(s) (more.png)",
     "invert good.png --colour red": "No such option: --colour",
     "invert good.png --layer relu_3_1": "layer is 'relu_3_1', but must be one of: relu_1_1",
@@ -59,6 +61,30 @@ COMMANDS = {
     # --- weights
     "invert good.png --encoder absent.pth": "encoder 'absent.pth' is neither an existing file of w",
     "invert good.png --encoder code.pth": "must be a .safetensors or .pth file of tensors by nam",
+    # --- recipes
+    "invert --recipe absent.json": "recipe 'absent.json' is not an existing file",
+    "invert --recipe folder": "recipe 'folder' is not an existing file",
+    "invert --recipe pipe": "recipe 'pipe' is not an existing file",
+    "invert --recipe good.png": "recipe 'good.png' cannot be used: ",
+    "invert --recipe deep.yml": "recipe 'deep.yml' cannot be used: ",
+    "invert --recipe list.yml": "cannot be used: Expected `object`, got `array`",
+    "invert --recipe later.json": "recipe 'later.json' has format 2, but must have 1",
+    "invert --recipe more.json": "contains unknown field `out`",
+    "invert --recipe text.json": "Expected `int`, got `str` - at `$.size`",
+    "invert --recipe path.json": "style is 'good.png' in the recipe, but must be a picture in",
+    "invert --recipe none.json": "Expected `array` of length >= 1 - at `$.runs`",
+    "invert --recipe file.json": "the recipe's encoder is a file of weights: give it with --enc",
+    "invert --recipe dots.json --size 32": "size is 32, but 16 in the recipe: leave it out",
+    "invert --recipe dots.json --loss mmd": "loss is 'mmd', but 'gram' in the recipe: leave",
+    "invert --recipe dots.json --fit keep": "fit is 'keep', but 'crop' in the recipe: leave",
+    "invert --recipe dots.json --iterations 9": "iterations is 9, but the protocol's own in the",
+    "invert good.png --recipe dots.json": "style is 'good.png', but 'bundled:dots' in the recipe",
+    "invert good.png --recipe wide.json": "style is 'good.png', but a picture in the recipe",
+    "invert --recipe wide.json": "the picture in the recipe has 18 x 16 pixels, but must have",
+    "invert --recipe cut.json": "image 'image' must be one of PNG",
+    "invert --recipe jpeg.json": "the picture in the recipe is no PNG file",
+    "invert --recipe huge.json": "size is 5000, but must be a whole number from 16 to 4,096",
+    "invert --recipe layer.json": "layer is 'relu_9_1', but must be one of: relu_1_1",
     # --- sweeps and reference files
     "sweep": "sweep needs either --style, once or more, or --reference",
     "sweep --style good.png --reference field.yml": "sweep needs either --style, once or more, or",
@@ -121,6 +147,35 @@ def make_texts(folder: Path) -> None:
     shutil.copy(ROOT / "notebooks" / "inverting.md", folder / "notebooks")
 
 
+def make_recipes(folder: Path) -> None:
+    def picture(kind: str, width: int) -> bytes:
+        file = BytesIO()
+        Image.effect_noise((width, 16), 50).save(file, kind)
+        return file.getvalue()
+
+    run = {"layer": "relu_1_1", "loss": "gram"}
+    run |= {"reached": {"loss": 1e-3, "evaluations": 4, "stop": "theta"}}
+    made_with = {"engine": "browser", "version": "1"}
+    dots = {"format": 1, "made_with": made_with, "style": "bundled:dots", "protocol": "fast"}
+    dots |= {"size": 16, "seed": 0, "encoder": "bundled", "runs": [run]}
+    changes: dict[str, dict[str, object]] = {
+        "dots": {},
+        "later": {"format": 2, "colour": "red"},
+        "more": {"out": "/"},
+        "text": {"size": "16"},
+        "path": {"style": "good.png"},
+        "none": {"runs": []},
+        "file": {"encoder": "file"},
+        "wide": {"style": {"png": picture("png", 18)}},
+        "cut": {"style": {"png": picture("png", 16)[:-40]}},
+        "jpeg": {"style": {"png": picture("jpeg", 16)}},
+        "huge": {"size": 5000},
+        "layer": {"runs": [run | {"layer": "relu_9_1"}]},
+    }
+    for name, change in changes.items():
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode(dots | change))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with one notebook, one good picture, and much that is bad."""
@@ -129,6 +184,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = {"features.0.weight": Trap(folder / "sprung")}
     (folder / "code.pth").write_bytes(pickle.dumps(code, protocol=2))
     make_texts(folder)
+    make_recipes(folder)
     return folder
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from styleinv.images import to_uint8
+from styleinv.live.recipe import read_recipe
 from styleinv.runs import store
 from tests.conftest import LivePage, refuse_others
 
@@ -101,6 +103,51 @@ def test_an_own_image_from_upload_to_download(page: "Page", live: LivePage, tmp_
         page.get_by_role("link", name=record.with_suffix(".png").name).click()
     with Image.open(download.value.path()) as downloaded:
         assert (np.asarray(downloaded) == run.image).all()
+
+
+def test_a_recipe_makes_the_run_again(page: "Page", painting: Path) -> None:
+    page.locator("input[type=file]").set_input_files(painting)
+    expect(page.get_by_role("radio", name="painting")).to_be_checked()
+    pick(page, "N = 1")
+    page.get_by_label("Size in pixels").fill("16")
+    page.get_by_label("Optimiser").select_option("fast")
+    button(page, "Start").click()
+    expect(page.get_by_text("ended: theta", exact=True)).to_be_visible()
+    button(page, "Save").click()
+    expect(page.get_by_role("link", name=".recipe.json")).to_be_visible()
+    saved = {}
+    for link in page.get_by_role("link", name=re.compile(r"\.(png|recipe\.json)$")).all():
+        with page.expect_download() as download:
+            link.click()
+        saved[Path(link.inner_text()).suffix] = download.value.path()
+    recipe = read_recipe(saved[".json"])
+    (task,) = recipe.plan({})
+    again = task.run()
+    with Image.open(saved[".png"]) as picture:
+        assert (np.asarray(picture) == to_uint8(again.image)).all()
+    reached = recipe.runs[0].reached
+    assert (reached.loss, reached.evaluations) == (again.loss, again.evaluations)
+    assert painting.stem not in saved[".json"].read_text(encoding="utf-8")
+
+
+def test_step_by_step(page: "Page") -> None:
+    button(page, "Start").click()
+    expect(picture(page)).to_be_visible()
+    button(page, "Pause").click()
+    expect(button(page, "Resume")).to_be_enabled()
+    expect(page.get_by_text("paused", exact=True)).to_be_visible()
+    before = int(number(page, "iterations").inner_text().replace(",", ""))
+    for n in (1, 2):
+        button(page, "Step").click()
+        expect(number(page, "iterations")).to_have_text(f"{before + n:,}")
+        expect(button(page, "Resume")).to_be_enabled()
+
+
+def test_the_address_is_the_choice(page: "Page") -> None:
+    pick(page, "relu_1_2")
+    assert "&layer=relu_1_2&" in page.url
+    button(page, "Copy link").click()
+    expect_message(page, "link")
 
 
 def test_beside_the_reference_run_of_the_same_cell(page: "Page") -> None:

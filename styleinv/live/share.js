@@ -97,7 +97,8 @@ async function recipeOf({ asked, runs }, engine, picture) {
     const [evaluations, reached] = points.at(-1);
     return { layer, loss, alpha, reached: { loss: reached, evaluations, stop } };
   });
-  return { format: 1, made_with: engine, ...asked, style, runs: ended };
+  const { name, version } = engine;
+  return { format: 1, made_with: { engine: name, version }, ...asked, style, runs: ended };
 }
 
 async function base64(bytes) {
