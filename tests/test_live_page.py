@@ -33,6 +33,7 @@ window.Worker = class extends Worker {
   terminate() { super.terminate(); window.workers -= 1; }
 };
 """
+PROCESSORS = "Object.defineProperty(navigator, 'hardwareConcurrency', { get: () => %d })"
 BYTES_OF = """async image => {
   const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
   return btoa(String.fromCharCode(...bytes));
@@ -159,9 +160,7 @@ def test_pause_step_resume_stop(page: "Page") -> None:
 def test_several_runs_at_once(
     context: "BrowserContext", live_address: str, processors: int, at_once: int
 ) -> None:
-    context.add_init_script(
-        f"Object.defineProperty(navigator, 'hardwareConcurrency', {{ get: () => {processors} }})"
-    )
+    context.add_init_script(PROCESSORS % processors)
     page, problems = watched(context, live_address)
     page.goto(live_address)
     page.get_by_label("Optimiser").select_option("chapter")
@@ -313,6 +312,24 @@ def test_an_engine_that_fails_is_said(page: "Page", parts: dict[str, str], said:
     expect(page.get_by_text("failed", exact=True)).to_be_visible()
     expect(button(page, "Start")).to_be_enabled()
     assert workers(page) == 0
+
+
+def test_what_is_not_loaded_yet_is_not_skipped(
+    context: "BrowserContext", live_address: str
+) -> None:
+    context.add_init_script(PROCESSORS % 1)
+    page, problems = watched(context, live_address)
+    held: list[Route] = []
+    page.route("**/engine.js", lambda route: held.append(route))
+    page.goto(live_address)
+    page.get_by_label("Size in pixels").fill("32")
+    start(page, "Compare two", "relu_1_1", "N = 1")
+    button(page, "Next").click()
+    held[0].continue_()
+    expect(page.get_by_text("ended: theta", exact=True)).to_be_visible()
+    button(page, "Stop").click()
+    assert workers(page) == 0
+    assert problems == []
 
 
 SLOW = """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.test_live import button
-from tests.test_live_page import COUNT_WORKERS, DROP, as_png, painting, pick, watched
+from tests.test_live_page import COUNT_WORKERS, DROP, PROCESSORS, as_png, painting, pick, watched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,7 +31,6 @@ for (const [name, change] of [["createObjectURL", 1], ["revokeObjectURL", -1]]) 
   const own = URL[name];
   URL[name] = (...given) => { window.addresses += change; return own.apply(URL, given); };
 }
-Object.defineProperty(navigator, "hardwareConcurrency", { get: () => 4 });
 """
 CHOICES = (
     *("One run", "Compare two", "Four layers", "N = 1 to 4"),
@@ -84,7 +83,7 @@ def test_nothing_leaks_and_nothing_breaks(browser: "Browser", live_address: str)
     actions: list[Callable[[], None]]
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
         context.set_default_timeout(120_000)
-        for script in (COUNT_WORKERS, COUNT_ADDRESSES):
+        for script in (COUNT_WORKERS, COUNT_ADDRESSES, PROCESSORS % (AT_ONCE + 1)):
             context.add_init_script(script)
         page, problems = watched(context, live_address)
         page.goto(live_address)

@@ -322,10 +322,10 @@ class PageModel {
     for (const run of runs) run.drop();
   }
 
-  // The present run ends, and the next one begins.
+  // The first run that has a picture ends, and the next one begins.
   #skip() {
     this.#tell('resume');
-    this.#runs.find(({ isGoing }) => isGoing)?.tell('stop');
+    this.#runs.find(({ isGoing, points }) => isGoing && points.length)?.tell('stop');
   }
 
   #tell(wish) {
