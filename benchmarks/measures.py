@@ -9,7 +9,8 @@ pixels. No encoder is needed. Of each style:
   with each further step from the style's own;
 * clean samples (painted from other seeds; mirrored, turned or another crop of a photograph), and
   the same with a square of noise, of another style, or of speckle as failed descents show it:
-  `artefact_area` must tell them apart (area under the ROC curve), and call few clean ones unclean;
+  `artefact_excess` must tell them apart (area under the ROC curve), and `artefact_area` call few
+  clean ones unclean;
 * its colours moved by known amounts: `colour_distance` must rise and `colour` fall;
 * white noise added: `noise` must rise.
 
@@ -131,6 +132,9 @@ def validate(source: str) -> dict[str, Any]:
     def area(picture: Pixels) -> float:
         return round(float(measures.artefact_mask(picture, style, other).mean()), 4)
 
+    def excess(picture: Pixels) -> float:
+        return round(measures.artefact_excess(picture, style, other), 4)
+
     def colours(picture: Pixels) -> tuple[float, float]:
         distance = measures.colour_distance(picture, style)
         return round(distance, 3), round(measures.colour(distance, style, other), 3)
@@ -141,10 +145,11 @@ def validate(source: str) -> dict[str, Any]:
         "mosaics": [
             [kept(mosaic(style, piece, seed)) for seed in range(MOSAICS)] for piece in PIECES
         ],
-        "clean": [area(picture) for picture in clean],
+        "clean": [excess(picture) for picture in clean],
+        "clean_areas": [area(picture) for picture in clean],
         "planted": {
             kind: [
-                [area(planted(x, make(x, stranger, rng), side, rng)) for x in clean]
+                [excess(planted(x, make(x, stranger, rng), side, rng)) for x in clean]
                 for side in PLANTED
             ]
             for kind, make in KINDS.items()

@@ -178,6 +178,53 @@ class TestArtefacts:
         assert not mask[~scipy.ndimage.binary_dilation(planted, iterations=8)].any()
         assert np.mean(found.artefact_grid) == pytest.approx(found.artefact_area, abs=1e-3)
 
+    def test_excess_is_that_of_the_definition(self) -> None:
+        style, other, picture = (
+            painted(x, 30, seed=k) for k, x in enumerate(("dots", "dots", "mosaic"))
+        )
+
+        def around(pixels: Pixels) -> measures.Floats:
+            lab = rgb2lab(pixels)
+            soft = np.stack([scipy.ndimage.gaussian_filter(lab[..., c], 1.5) for c in range(3)], 2)
+            fine = np.zeros((30, 30, 3))
+            for y, x in np.ndindex(30, 30):
+                # Around the middle of six pixels; at the rim, the picture is mirrored.
+                rows, columns = (np.arange(i - 3, i + 3) for i in (y, x))
+                rows, columns = (
+                    np.where(i < 0, -1 - i, np.where(i > 29, 59 - i, i)) for i in (rows, columns)
+                )
+                fine[y, x] = np.sqrt(np.mean((lab - soft)[rows][:, columns] ** 2, axis=(0, 1)))
+            louder = np.maximum(fine - np.median(fine.reshape(-1, 3), axis=0), 0)
+            found = []
+            for y, x in np.ndindex(13, 13):
+                window = soft[2 * y : 2 * y + 6, 2 * x : 2 * x + 6]
+                squares = window.reshape(3, 2, 3, 2, 3).mean(axis=(1, 3)).ravel()
+                found.append([*squares, *1.5 * louder[2 * y + 3, 2 * x + 3]])
+            return np.array(found)
+
+        ours, theirs, others = (around(x) for x in (picture, style, other))
+        usual, strange = (
+            scipy.spatial.distance.cdist(x, theirs).min(axis=1) / np.sqrt(30)
+            for x in (others, ours)
+        )
+        expected = np.mean(np.maximum(strange - np.quantile(usual, 0.99), 0))
+        assert expected > 0.2
+        assert measures.artefact_excess(picture, style, other) == pytest.approx(expected, rel=1e-4)
+
+    def test_excess_tells_pictures_apart_that_are_strange_all_over(self) -> None:
+        """Where the area is the same, the stranger colours have more."""
+        style, other = painted("woodcut"), measures.other_sample("bundled:woodcut", 96)
+        pictures = [np.full_like(style, colour) for colour in ((90, 160, 90), (0, 255, 0))]
+        areas, excess = zip(
+            *(
+                (x.artefact_area, x.artefact_excess)
+                for x in (measures.measure(p, style, other) for p in pictures)
+            ),
+            strict=True,
+        )
+        assert areas == (1, 1)
+        assert 0 < 1.5 * excess[0] < excess[1]
+
 
 class TestReconstruction:
     def test_of_the_same_picture_is_perfect(self) -> None:

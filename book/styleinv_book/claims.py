@@ -261,9 +261,16 @@ def unit(measure: str) -> str:
     """The unit of a measure, with what stands before it."""
     if measure in (*SHARES, "artefact_area", "in_place"):
         return "%"
-    units = {"colour_distance": " CIELAB units", "largest_kept": " px", "noise": " dB"}
-    decibels = {"psnr": " dB", "psnr_of_pairs": " dB", "artefacts": " per 10,000 px"}
-    return (units | decibels).get(measure, "")
+    units = {
+        "colour_distance": " CIELAB units",
+        "artefact_excess": " CIELAB units",
+        "largest_kept": " px",
+        "noise": " dB",
+        "psnr": " dB",
+        "psnr_of_pairs": " dB",
+        "artefacts": " per 10,000 px",
+    }
+    return units.get(measure, "")
 
 
 class Row(Plain, frozen=True):

@@ -24,6 +24,7 @@ NAMES = {
     "structure": "structure kept",
     "largest_kept": "largest structure kept",
     "colour_distance": "distance of the colours",
+    "artefact_excess": "strangeness of places",
     "artefact_area": "area that artefacts cover",
     "artefacts": "number of artefacts",
     "artefact_grid": "places of artefacts",

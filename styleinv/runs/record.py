@@ -189,6 +189,7 @@ class Measures(_OfStructures, Plain, frozen=True):
     ssim: Number
     artefact_grid: Annotated[tuple[Number, ...], msgspec.Meta(min_length=64, max_length=64)]
     in_place: Number | UnsetType = UNSET
+    artefact_excess: Number | UnsetType = UNSET
 
 
 class Along(_OfStructures, Plain, frozen=True, array_like=True):
