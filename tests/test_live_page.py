@@ -15,6 +15,7 @@ from styleinv_book import live_page
 
 from styleinv import invert, load_style
 from styleinv.images import Pixels, to_uint8
+from styleinv.live.recipe import read_recipe
 from tests.conftest import refuse_others
 from tests.test_live import button, number, pick, picture
 
@@ -120,6 +121,11 @@ def test_a_run_from_start_to_its_picture(page: "Page") -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="strokes-relu_1_1-moment-1-32-seed0.png").click()
     assert (np.asarray(Image.open(download.value.path()).convert("RGB")) == made).all()
+    with page.expect_download() as download:
+        page.get_by_role("link", name=".recipe.json").click()
+    (task,) = read_recipe(download.value.path()).plan({})
+    asked = task.source, task.layer, task.loss, task.style.shape, task.seed
+    assert asked == ("bundled:strokes", "relu_1_1", "moment-1", (3, 32, 32), 0)
     # Python ends nearby from the same noise, and far away from another.
     near, far = (
         invert("bundled:strokes", layer="relu_1_1", loss="moment-1", size=32, seed=seed).image
