@@ -43,37 +43,38 @@ def test_every_loss_and_gradient(
 @pytest.mark.parametrize("protocol", engine.OFFERED)
 def test_descents_go_the_modules_way(
     page: "Page",  # noqa: F811
+    exact: Encoder,  # noqa: F811
     protocol: str,
     layer: str,
     loss: str,
 ) -> None:
-    """20 evaluations within 1%, 60 within 2% for Adam and a quarter for L-BFGS.
+    """Its losses in float64: 16 evaluations within 1%, 60 within 2% for Adam, a quarter for L-BFGS.
 
-    L-BFGS multiplies what rounding changes: after 60 evaluations, the module in float32 and in
-    float64 are 5% apart.
+    L-BFGS multiplies what rounding changes: after 17 evaluations, the module in float32 was 9% off,
+    where the engine was at 0.02%; after 60, both were up to 8% off.
     """
     style = load_style("bundled:strokes", size=32)
     asked = {"layer": layer, "loss": loss, "protocol": protocol, "seed": 1}
     wanted: dict[int, float] = {}
-    plan(style, **asked, iterations=60).run(lambda it: wanted.update({it.evaluations: it.loss}))
+    task = plan(style, **asked, iterations=60, encoder=exact)
+    task.run(lambda iterate: wanted.update({iterate.evaluations: iterate.loss}))
     reports, _ = inverted(page, style, **asked, budget=60, theta=None)
-    found = {report["evaluations"]: report["loss"] for report in reports}
-    early, last = max(count for count in wanted if count <= 20), max(wanted)
-    assert found[early] == pytest.approx(wanted[early], rel=0.01)
+    early = max(count for count in wanted if count <= 16)
+    assert reports[early - 1]["loss"] == pytest.approx(wanted[early], rel=0.01)
     rel = 0.02 if protocol == "chapter" else 0.25
-    assert found[max(found)] == pytest.approx(wanted[last], rel=rel)
+    assert reports[-1]["loss"] == pytest.approx(wanted[max(wanted)], rel=rel)
 
 
 @pytest.mark.browser
 def test_the_memory_of_finished_runs_is_free_again(page: "Page") -> None:  # noqa: F811
-    """Together they would need 20 GB."""
+    """Together they would need 13 GB."""
     made = page.evaluate(
         """() => {
           const [height, width] = [192, 192];
           const style = uniformNoise(0, 3 * height * width);
           let made = 0;
           for (; made < 200; made++) {
-            engine.invert({ style, height, width, layer: "relu_2_2", loss: "gram" });
+            engine.invert({ style, height, width, layer: "relu_1_1", loss: "moment-1" });
           }
           return made;
         }"""
