@@ -18,6 +18,7 @@ from PIL import Image
 from styleinv import __version__
 from styleinv.encoder import LAYERS, Encoder
 from styleinv.runs.reference import reference_runs
+from styleinv.runs.store import style_file_name
 from styleinv.runs.verification import verify
 from tests.conftest import IN_TURN, ROOT
 
@@ -68,6 +69,17 @@ def test_readme_picture_shows_the_reference_runs() -> None:
             top, left = 24 + i * 262, j * 262
             shown = drawn[top : top + 256, left : left + 256]
             np.testing.assert_array_equal(shown, runs[style, layer, "gram"].image)
+
+
+def test_home_shows_a_photograph_and_the_gram_matrix_of_every_layer() -> None:
+    home = (ROOT / "book/intro.md").read_text(encoding="utf-8")
+    style, *shown = (ROOT / "book" / x for x in re.findall(r'<img .*?src="(\S+)"', home))
+    assert style.name == style_file_name("skimage:coffee", 256)
+    runs = reference_runs("chapter", ROOT / "results")
+    for layer, file in zip(LAYERS, shown, strict=True):
+        with Image.open(file) as picture:
+            found = np.asarray(picture)
+        np.testing.assert_array_equal(found, runs["skimage:coffee", layer, "gram"].image)
 
 
 def test_contributing_names_files_that_exist() -> None:
