@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import textwrap
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from docutils import nodes
 from docutils.nodes import document
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -15,6 +18,8 @@ from styleinv_book import live_page
 
 # GitHub and Binder both resolve this to the newest commit of the default branch.
 BRANCH = "HEAD"
+GLOSSARY = "book/glossary"
+DESCRIPTION_LENGTH = 300  # in characters; search engines and previews show about half
 
 
 def copy_runs(app: Sphinx, exception: Exception | None) -> None:
@@ -64,11 +69,40 @@ def lead_to_sources(
                 link["url"] = link["url"].replace(f"{pagename}.ipynb", f"{pagename}.md")
 
 
+def describe(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: document | None
+) -> None:
+    """Put a page's first paragraph into its head, for search engines and previews."""
+    paragraph = doctree and next(doctree.findall(nodes.paragraph), None)
+    if paragraph:
+        text = escape(textwrap.shorten(paragraph.astext(), DESCRIPTION_LENGTH, placeholder=" …"))
+        context["metatags"] += f'''
+<meta name="description" content="{text}">
+<meta property="og:title" content="{escape(context["title"])}">
+<meta property="og:description" content="{text}">
+'''
+
+
+def explain_terms(app: Sphinx, doctree: document, docname: str) -> None:
+    """Let a link into the glossary show the word's meaning to a pointer that rests on it."""
+    links = [x for x in doctree.findall(nodes.reference) if "#term-" in x.get("refuri", "")]
+    if not links:
+        return
+    meanings = {}
+    for entry in app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item):
+        term, meaning = next(entry.findall(nodes.term)), next(entry.findall(nodes.definition))
+        meanings[term["ids"][0]] = " ".join(meaning.astext().split())
+    for link in links:
+        link["reftitle"] = meanings[link["refuri"].partition("#")[2]]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the functions above."""
     app.connect("config-inited", lead_to_repository)
     # The theme makes its list of buttons before, at priority 501.
     app.connect("html-page-context", lead_to_sources, priority=502)
+    app.connect("html-page-context", describe)
+    app.connect("doctree-resolved", explain_terms)
     app.connect("build-finished", copy_runs)
     app.connect("build-finished", write_live_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
