@@ -32,10 +32,11 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Minutes: the methods side by side, then their peers at 64 px. plenoptic races if it is installed.
+# Minutes: the methods side by side, then their peers at 64 px, then the engine in Chromium. plenoptic races if it is installed.
 bench: env
 	$(BIN)/python benchmarks/bench.py
 	$(BIN)/python benchmarks/peers.py --minutes 6 --sizes 64 --rounds 1 --record _build/peers.json
+	$(BIN)/python benchmarks/browser.py --rounds 1 --record _build/browser.json
 
 # Hours, in the background; started again, it goes on where it was. Other weights or images:
 # make bench-full BENCH="--encoder FILE --styles A B C"

@@ -1,25 +1,33 @@
 """The engine of the published page in Chromium beside the module with one thread, for one loss.
 
-`python benchmarks/browser.py`: a few minutes, on a machine that has nothing else to do. Both invert
-a painted style through the Gram matrix, by turns. Counted are evaluations of loss and gradient per
-second, by size and layer, and the seconds from Start to a share of the first loss.
+`python benchmarks/browser.py`: some three minutes, on a machine that has nothing else to do. Both
+invert a painted style through the Gram matrix, by turns. Counted are evaluations of loss and
+gradient per second, by size and layer, and the seconds from Start to a share of the first loss.
+Then the published page itself inverts, and keys are pressed: how soon does it answer? The numbers
+go to `results/browser.json`, which the book shows. `make bench` measures one round, for
+`_build/browser.json`.
 """
 
 import argparse
 import shutil
 import sys
+import tempfile
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import styleinv_book.engine as engine
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
+from styleinv_book import live_page
 from ways import made_with, spread, take_turns, write_record
 
 from styleinv import LAYERS
+from styleinv.files import write_text
 from styleinv.images import load_style
 from styleinv.inversion import plan
 from styleinv.optim import Iterate
@@ -28,15 +36,19 @@ RECORD = Path(__file__).parents[1] / "results" / "browser.json"
 STYLE, LOSS = "bundled:strokes", "gram"
 SIZES = (64, 96, 128)
 EVALUATIONS = 12
-ROUNDS = 5
+ROUNDS = 3
 # Where readers begin, and what is timed there: shares of the first loss.
 FIRST = {"size": 64, "layer": "relu_2_1"}
 SHARES = (0.1, 1e-3)
+# The run of the page that has to answer keys, and for how long they are pressed.
+BUSY = {"size": 96, "layer": "relu_2_2"}
+SECONDS = 10
 # What the page is to reach.
 WANTED = {
     "evaluations per second at 96 px, relu_2_2": 5,
     "seconds to 0.1 of the first loss": 2,
     "seconds to 0.001 of the first loss": 15,
+    "milliseconds from a key to the next frame": 100,
 }
 
 LOAD = """({ program, wasm, weights }) => new Promise((resolve, reject) => {
@@ -46,7 +58,7 @@ LOAD = """({ program, wasm, weights }) => new Promise((resolve, reject) => {
   worker.postMessage({ do: "load", wasm: bytes(wasm), weights: bytes(weights) });
 })"""
 
-# Run until the budget or a share of the first loss; what the page hears, and when.
+# Run until the end or a share of the first loss; what the page hears, and when.
 RUN = """({ style, share, ...asked }) => new Promise((resolve, reject) => {
   const began = performance.now();
   const heard = [];
@@ -61,43 +73,73 @@ RUN = """({ style, share, ...asked }) => new Promise((resolve, reject) => {
   worker.postMessage({ do: "start", id: 0, ...asked, style: new Float32Array(style) });
 })"""
 
+# Keep, for each key, the milliseconds from the press to the frame that comes after its handlers.
+HEAR_KEYS = """() => {
+  window.delays = [];
+  const { port1, port2 } = new MessageChannel();
+  let waiting = [];
+  port1.onmessage = () => {
+    for (const pressed of waiting) delays.push(performance.now() - pressed);
+    waiting = [];
+  };
+  addEventListener("keydown", ({ timeStamp }) => {
+    waiting.push(timeStamp);
+    requestAnimationFrame(() => port2.postMessage(null));
+  });
+}"""
+
 
 def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description="Measure the engine in the browser.")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="in which keys are pressed")
     parser.add_argument("--record", type=Path, default=RECORD)
     asked = parser.parse_args(words)
+    if chromium() is None:
+        print("The engine in the browser is not measured: this machine has no Chromium.")
+        return
     torch.set_num_threads(1)
     made = made_with()  # before the measurements, which are the load
-    with opened() as (browser, page):
+    with opened() as browser:
+        page = with_engine(browser)
         cells = [(size, layer) for size in asked.sizes for layer in LAYERS]
         rates = [rate(page, size, layer, asked.rounds) for size, layer in cells]
         waits = [wait(page, share, asked.rounds) for share in asked.shares]
+        page.close()
+        found = {"rates": rates, "waits": waits, "answers": answers(browser, asked.seconds)}
         made["chromium"] = browser.version
     settings = {"style": STYLE, "loss": LOSS, "rounds": asked.rounds, "wanted": WANTED}
-    write_record(asked.record, {**made, **settings, "first": FIRST, "rates": rates, "waits": waits})
+    write_record(asked.record, {**made, **settings, "first": FIRST, **found})
+
+
+def chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @contextmanager
-def opened() -> Iterator[tuple[Browser, Page]]:
-    """A headless Chromium, and an empty page of it with the engine in a worker."""
+def opened() -> Iterator[Browser]:
+    """A headless Chromium."""
     with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(0)
-        page.evaluate(
-            LOAD,
-            {
-                "program": engine.worker_script(),
-                "wasm": b64encode(engine.KERNEL.read_bytes()).decode(),
-                "weights": b64encode(engine.weights()).decode(),
-            },
-        )
-        yield browser, page
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield browser
         browser.close()
+
+
+def with_engine(browser: Browser) -> Page:
+    """An empty page with the engine in a worker."""
+    page = browser.new_page()
+    page.set_default_timeout(0)
+    page.evaluate(
+        LOAD,
+        {
+            "program": engine.worker_script(),
+            "wasm": b64encode(engine.KERNEL.read_bytes()).decode(),
+            "weights": b64encode(engine.weights()).decode(),
+        },
+    )
+    return page
 
 
 def in_browser(page: Page, size: int, layer: str, **limits: float) -> list[dict[str, float]]:
@@ -123,34 +165,93 @@ def rate(page: Page, size: int, layer: str, rounds: int) -> dict[str, Any]:
 
 
 def wait(page: Page, share: float, rounds: int) -> dict[str, Any]:
-    """Seconds from Start to this share of the first loss, where readers begin."""
+    """Seconds from Start to this share of the first loss, where readers begin.
 
-    def browser() -> float:
-        last = in_browser(page, FIRST["size"], FIRST["layer"], share=share)[-1]
-        return last["after"]
+    A run that ends before it is there has no seconds.
+    """
 
-    def python() -> float:
+    def browser() -> float | None:
+        heard = in_browser(page, FIRST["size"], FIRST["layer"], share=share)
+        return heard[-1]["after"] if is_reached([one["loss"] for one in heard], share) else None
+
+    def python() -> float | None:
         losses: list[float] = []
 
         def is_there(iterate: Iterate) -> bool:
             losses.append(iterate.loss)
-            return iterate.loss <= share * losses[0]
+            return is_reached(losses, share)
 
-        return plan(STYLE, loss=LOSS, **FIRST).run(is_there).seconds
+        seconds = plan(STYLE, loss=LOSS, **FIRST).run(is_there).seconds
+        return seconds if is_reached(losses, share) else None
 
     return {"share": share, **beside(browser, python, rounds, f"s to {share:g} of the first loss")}
 
 
+def is_reached(losses: Sequence[float], share: float) -> bool:
+    return losses[-1] <= share * losses[0]
+
+
 def beside(
-    browser: Callable[[], float], python: Callable[[], float], rounds: int, unit: str
+    browser: Callable[[], float | None],
+    python: Callable[[], float | None],
+    rounds: int,
+    unit: str,
 ) -> dict[str, Any]:
-    """Median and range of what both return, by turns, and of the browser's over Python's."""
+    """Median and range of what both return, by turns, and of the browser's over Python's.
+
+    None for one that returned None in any round, and for the ratio with it.
+    """
     found = take_turns({"browser": browser, "python": python}, rounds)
-    ratios = [a / b for a, b in zip(found["browser"], found["python"], strict=True)]
-    row = {**{name: spread(values) for name, values in found.items()}, "ratio": spread(ratios)}
-    told = (f"{row[name]['median']:.2f}" for name in ("browser", "python", "ratio"))
-    print(*told, f"({min(ratios):.2f}-{max(ratios):.2f})", unit, flush=True)
+    pairs = zip(found["browser"], found["python"], strict=True)
+    found["ratio"] = [a / b if a and b else None for a, b in pairs]
+    row = {name: spread_if_all(values) for name, values in found.items()}
+    print(*(f"{name} {told(values)}," for name, values in row.items()), unit, flush=True)
     return row
+
+
+def spread_if_all(values: Sequence[float | None]) -> dict[str, float] | None:
+    measured = [value for value in values if value is not None]
+    return spread(measured) if len(measured) == len(values) else None
+
+
+def told(values: dict[str, float] | None) -> str:
+    if values is None:
+        return "not reached"
+    return f"{values['median']:.2f} ({values['low']:.2f}-{values['high']:.2f})"
+
+
+def answers(browser: Browser, seconds: float) -> dict[str, Any]:
+    """Milliseconds from a key to the page's next frame, while the page inverts.
+
+    Raises:
+        RuntimeError: the run ended before the seconds had passed.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        page = published(browser, Path(name))
+        page.get_by_role("button", name="Pause", exact=True).wait_for()
+        page.locator(".viewer-stage img").first.wait_for()
+        page.evaluate(HEAR_KEYS)
+        ends = time.perf_counter() + seconds
+        while time.perf_counter() < ends:
+            page.keyboard.press("Shift")
+            page.wait_for_timeout(20)
+        delays = page.evaluate("delays")
+        if not page.get_by_role("button", name="Pause", exact=True).is_enabled():
+            raise RuntimeError(f"the page's run ended within {seconds} seconds; let it take longer")
+    row = {"keys": len(delays), "milliseconds": spread(delays)}
+    print(f"{told(row['milliseconds'])} ms from {row['keys']} keys to the next frame", flush=True)
+    return {**BUSY, "seconds": seconds, **row}
+
+
+def published(browser: Browser, folder: Path) -> Page:
+    """The live page as in the book, from a folder, with a run that its address asks for."""
+    live_page.write(folder / live_page.FOLDER)
+    path = folder / "notebooks" / "live.html"
+    write_text(path, f"<!doctype html><body>{live_page.fragment([STYLE], instead='')}</body>")
+    page = browser.new_page()
+    choice = {"style": STYLE, "loss": LOSS, **BUSY, "start": 1}
+    page.goto(f"{path.as_uri()}#{urlencode(choice, safe=':')}")
+    return page
 
 
 if __name__ == "__main__":

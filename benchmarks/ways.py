@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import torch
@@ -27,6 +27,7 @@ from styleinv.inversion import Task, noise_image
 from styleinv.losses import make_loss
 from styleinv.protocol import CHAPTER, CHAPTER_ITERATIONS, FAST, RELEASED, SCIPY
 
+T = TypeVar("T")
 # Table 1.1's columns.
 LOSSES = tuple(CHAPTER_ITERATIONS)
 CHANNELS = ((3, 64), (64, 64), (64, 128), (128, 128))
@@ -92,14 +93,14 @@ def compared(found: Mapping[str, Sequence[float]], first: str, unit: str) -> dic
     }
 
 
-def take_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def take_turns(ways: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """What each way returns, per round; the ways take turns, after one warm-up of each.
 
     A noisy machine disturbs all of them alike.
     """
     for way in ways.values():
         way()
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[T]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             found[name].append(way())

@@ -6,10 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 # The scripts import each other from their folder, see pyproject.toml.
 import batches
 import bench
+import browser
 import busy
 import device
 import evaluations
@@ -360,3 +362,36 @@ def test_measures_are_validated_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert far > further
     measures.main(["bundled:marbling"])
     assert measures.RECORD.read_text(encoding="utf-8") == first
+
+
+@pytest.mark.browser
+def test_the_browser_is_measured_beside_python(
+    chromium: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small = {"LAYERS": ("relu_1_1",), "EVALUATIONS": 2, "BUSY": {"size": 64, "layer": "relu_2_2"}}
+    small["FIRST"] = {"size": 16, "layer": "relu_1_1"}
+    monkeypatch.setattr("styleinv_book.live_page.SIZES", (64,))
+    for name, value in small.items():
+        monkeypatch.setattr(browser, name, value)
+    options = ["--sizes", "16", "--rounds", "1", "--shares", "0.5", "--seconds", "0.5"]
+    browser.main([*options, "--record", str(tmp_path / "browser.json")])
+    found = json.loads((tmp_path / "browser.json").read_text(encoding="utf-8"))
+    (rate,), (wait,) = found["rates"], found["waits"]
+    assert (rate["size"], rate["layer"], wait["share"]) == (16, "relu_1_1", 0.5)
+    for row in (rate, wait):
+        ratio = row["browser"]["median"] / row["python"]["median"]
+        assert row["ratio"]["median"] == pytest.approx(ratio)
+    delays = found["answers"]["milliseconds"]
+    assert found["answers"]["keys"] > 0 < delays["low"] <= delays["median"] <= delays["high"]
+
+
+def test_a_run_that_ends_before_the_share_has_no_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the browser it ends at half of the first loss; in Python at its theta, far above none."""
+    small = {"FIRST": {"size": 16, "layer": "relu_1_1"}, "LOSS": "moment-1"}
+    for name, value in small.items():
+        monkeypatch.setattr(browser, name, value)
+    heard = [{"loss": 4.0, "after": 0.1}, {"loss": 2.0, "after": 0.3}]
+    monkeypatch.setattr(browser, "in_browser", lambda *_, **__: heard)
+    row = browser.wait(mock.Mock(), 0.0, rounds=1)
+    assert row == {"share": 0.0, "browser": None, "python": None, "ratio": None}
+    assert browser.wait(mock.Mock(), 0.5, rounds=1)["browser"]["median"] == 0.3
