@@ -3,7 +3,8 @@
 The mathematics is the module's: the bundled encoder, the chapter's losses, projected L-BFGS and
 Adam, with the settings of `styleinv.protocol`. It computes in one thread of WebAssembly with SIMD
 (`kernel.c`): several threads would need shared memory, for which a page must be served with headers
-that static hosts do not let one set.
+that static hosts do not let one set. WebGPU is not used, because no machine with a GPU was at hand
+to check that a golden evaluation agrees.
 
 Its memory belongs to a run and goes with it: about 3 kB per pixel at the deepest layer.
 """
