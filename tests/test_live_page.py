@@ -1,6 +1,7 @@
 """The published live page in a browser: it computes by itself, and says what it cannot do."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ from styleinv_book import live_page
 from styleinv import invert, load_style
 from styleinv.images import Pixels, to_uint8
 from styleinv.live.recipe import read_recipe
+from styleinv.styles import PAINTED
 from tests.conftest import refuse_others
 from tests.test_live import button, number, pick, picture
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Route
+    from playwright.sync_api import Browser, BrowserContext, Page, Request, Route
 
 expect = pytest.importorskip("playwright.sync_api").expect
 expect.set_options(timeout=120_000)  # for a busy machine
@@ -34,6 +36,7 @@ window.Worker = class extends Worker {
   terminate() { super.terminate(); window.workers -= 1; }
 };
 """
+ENGINE = re.compile(r"/engine\.js\?")
 PROCESSORS = "Object.defineProperty(navigator, 'hardwareConcurrency', { get: () => %d })"
 BYTES_OF = """async image => {
   const bytes = new Uint8Array(await (await fetch(image.src)).arrayBuffer());
@@ -95,18 +98,38 @@ def shown(page: "Page", selector: str) -> Pixels:
 
 
 def test_nothing_is_loaded_before_it_is_needed(
-    context: "BrowserContext", live_address: str
+    context: "BrowserContext", live_address: str, published: Path
 ) -> None:
+    """And an address changes with the file: it ends in the file's hash."""
     page, problems = watched(context, live_address)
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    hashes: dict[str, str] = {}
+
+    def note(request: "Request") -> None:
+        name, _, query = request.url.rpartition("/")[2].partition("?")
+        asked.append(name)
+        hashes[name] = query
+
+    page.on("request", note)
     page.goto(live_address)
     expect(button(page, "Start")).to_be_enabled()
     assert asked == ["live.html", "page.css", "page.js"]
     start(page)
     expect(picture(page)).to_be_visible()
     assert sorted(x for x in asked[3:] if x.endswith(".js")) == ["engine.js", "strokes-64.js"]
+    for name in ("page.css", "page.js", "engine.js"):
+        content = (published.parents[1] / live_page.FOLDER / name).read_bytes()
+        assert hashes[name] == hashlib.sha256(content).hexdigest()[:8]
     assert problems == []
+
+
+def test_another_painting_has_another_address() -> None:
+    style, other = ({"picture": picture} for picture in ("AAAA", "AAAB"))
+    paintings = [style] * len(PAINTED)
+    before = live_page._addresses(paintings)
+    after = live_page._addresses([other, *paintings[1:]])
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {f"{next(iter(PAINTED))}-{size}" for size in live_page.SIZES}
 
 
 def test_a_run_from_start_to_its_picture(page: "Page") -> None:
@@ -312,7 +335,7 @@ def altered(**parts: str) -> Callable[["Route"], None]:
     ids=["refused", "crashed", "failed"],
 )
 def test_an_engine_that_fails_is_said(page: "Page", parts: dict[str, str], said: str) -> None:
-    page.route("**/engine.js", altered(**parts))
+    page.route(ENGINE, altered(**parts))
     start(page)
     expect_message(page, said)
     expect(page.get_by_text("failed", exact=True)).to_be_visible()
@@ -326,7 +349,7 @@ def test_what_is_not_loaded_yet_is_not_skipped(
     context.add_init_script(PROCESSORS % 1)
     page, problems = watched(context, live_address)
     held: list[Route] = []
-    page.route("**/engine.js", lambda route: held.append(route))
+    page.route(ENGINE, lambda route: held.append(route))
     page.goto(live_address)
     page.get_by_label("Size in pixels").fill("32")
     start(page, "Compare two", "relu_1_1", "N = 1")
@@ -349,7 +372,7 @@ onmessage = ({ data: { do: wish } }) => {
 
 
 def test_a_slow_device_is_told_to_take_fewer_pixels(page: "Page") -> None:
-    page.route("**/engine.js", altered(program=SLOW))
+    page.route(ENGINE, altered(program=SLOW))
     page.get_by_label("Size in pixels").fill("64")
     start(page)
     expect_message(page, "^100 evaluations take about 3:20 min on this device; a smaller size is")
@@ -359,11 +382,11 @@ def test_a_file_that_cannot_be_loaded_is_asked_for_again(
     context: "BrowserContext", live_address: str
 ) -> None:
     page, problems = watched(context, live_address)
-    page.route("**/engine.js", lambda route: route.abort())
+    page.route(ENGINE, lambda route: route.abort())
     page.goto(live_address)
     start(page)
     expect_message(page, r"^The file engine.js of this page cannot be loaded; try again when the")
-    page.unroute("**/engine.js")
+    page.unroute(ENGINE)
     start(page)
     expect(picture(page)).to_be_visible()
     assert len(problems) == 1

@@ -3,12 +3,16 @@
 The notebook has `fragment`; the Sphinx extension calls `write` for the files that it refers to. The
 front end is that of Python's own page, with a model (`engine/page_model.js`) that computes in the
 browser. All files are scripts, even those that hold bytes: a page that is opened from a folder may
-load nothing else. The engine and the pixels of a style are loaded when a run needs them.
+load nothing else. The engine and the pixels of a style are loaded when a run needs them. Addresses
+end in a hash of the content (`page.js?0123abcd`), so that no browser uses one of its kept files
+beside new ones.
 """
 
 import base64
+import functools
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +57,11 @@ def fragment(styles: Sequence[str], *, instead: str, **choice: Any) -> str:
         for style in own
     ]
     given = {"choice": {"style": public_name(styles[0]), **choice}, "styles": embedded}
-    return render("live.html.j2", folder=f"../{FOLDER}", given=given, instead=instead)
+    files = {
+        "style_sheet": _hashed("page.css", STYLE_SHEET),
+        "script": _hashed("page.js", _script()),
+    }
+    return render("live.html.j2", folder=f"../{FOLDER}", given=given, instead=instead, **files)
 
 
 def write(folder: Path) -> None:
@@ -61,11 +69,20 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "page.css", STYLE_SHEET)
     write_text(folder / "page.js", _script())
-    for name, content in _contents():
-        text = f"styleinvFiles[{json.dumps(name)}] = {json.dumps(content)};\n"
-        write_text(folder / f"{name}.js", text)
+    write_text(folder / "engine.js", _engine())
+    for name in PAINTED:
+        for size in SIZES:
+            pixels = to_uint8(load_style(BUNDLED + name, size))
+            text = _said(f"{name}-{size}", _base64(pixels.tobytes()))
+            write_text(folder / f"{name}-{size}.js", text)
 
 
+def _hashed(name: str, content: str) -> str:
+    """The address of a file, which changes with the content."""
+    return f"{name}?{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+@functools.cache
 def _script() -> str:
     """What makes the page: the front end, the tables and the model, in scopes of their own."""
     # A module's `export` has no place in a script.
@@ -81,6 +98,7 @@ def _tables() -> dict[str, Any]:
     """What the page's model needs to know of the module, as JSON values."""
     own = [PROTOCOLS[name] for name in engine.OFFERED]
     encoder = load_encoder("bundled")
+    styles = [_json_tile(BUNDLED + name) for name in PAINTED]
     options = OPTIONS | {
         "engine": {"name": "browser", "version": __version__},
         "address": True,
@@ -95,7 +113,8 @@ def _tables() -> dict[str, Any]:
     return {
         "options": options,
         "choice": CHOICE | {"size": SIZE},
-        "styles": [_json_tile(BUNDLED + name) for name in PAINTED],
+        "styles": styles,
+        "addresses": _addresses(styles),
         "titles": TITLES,
         "colours": {loss: COLOURS[loss] for loss in engine.LOSSES} | {"gram": "var(--ink)"},
         "shades": SHADES,
@@ -110,21 +129,33 @@ def _budgets(protocol: Protocol, loss: str) -> dict[str, int]:
     return {layer: protocol.budget(loss, layer) for layer in LAYERS}
 
 
-def _contents() -> Iterator[tuple[str, Any]]:
-    """The files that are loaded when they are needed: their names and contents."""
-    yield (
-        "engine",
-        {
-            "program": engine.worker_script(),
-            "ownImage": (ENGINE / "own_image.js").read_text("utf-8"),
-            "wasm": _base64(engine.KERNEL.read_bytes()),
-            "weights": _base64(engine.weights()),
-        },
-    )
-    for name in PAINTED:
-        for size in SIZES:
-            pixels = to_uint8(load_style(BUNDLED + name, size))
-            yield f"{name}-{size}", _base64(pixels.tobytes())
+def _addresses(styles: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The addresses of the files that are loaded when they are needed.
+
+    Those of a style's pixels have the hash of its tile, which the same painter paints: a page needs
+    not paint all sizes to name them.
+    """
+    return {"engine": _hashed("engine.js", _engine())} | {
+        f"{name}-{size}": _hashed(f"{name}-{size}.js", style["picture"])
+        for name, style in zip(PAINTED, styles, strict=True)
+        for size in SIZES
+    }
+
+
+def _engine() -> str:
+    """What computes: the programs of its workers, the kernel, the weights."""
+    content = {
+        "program": engine.worker_script(),
+        "ownImage": (ENGINE / "own_image.js").read_text("utf-8"),
+        "wasm": _base64(engine.KERNEL.read_bytes()),
+        "weights": _base64(engine.weights()),
+    }
+    return _said("engine", content)
+
+
+def _said(name: str, content: Any) -> str:
+    """A script that holds a content for the page's model."""
+    return f"styleinvFiles[{json.dumps(name)}] = {json.dumps(content)};\n"
 
 
 def _json_tile(source: str) -> dict[str, Any]:

@@ -52,10 +52,13 @@ function startWorker(program, receive, fail) {
 
 // The files beside the page's script; each says `styleinvFiles[name] = ...`.
 class Files {
+  #addresses;
   #folder;
   #loading = new Map();
 
-  constructor(folder) {
+  // addresses: of the files, by their names, as seen from the folder.
+  constructor(addresses, folder) {
+    this.#addresses = addresses;
     this.#folder = folder;
     globalThis.styleinvFiles ??= {};
   }
@@ -69,7 +72,7 @@ class Files {
   #load(name) {
     return new Promise((resolve, reject) => {
       const script = document.createElement('script');
-      script.src = new URL(`${name}.js`, this.#folder);
+      script.src = new URL(this.#addresses[name], this.#folder);
       script.onload = () => resolve(globalThis.styleinvFiles[name]);
       script.onerror = () => {
         this.#loading.delete(name);
@@ -199,7 +202,7 @@ class PageModel {
   // page: what `live_page.py` knows; given: the choice and the styles of this build; folder: of the files.
   constructor(page, given, folder) {
     this.#page = page;
-    this.#files = new Files(folder);
+    this.#files = new Files(page.addresses, folder);
     for (const { value, content } of given.styles) this.#own.set(value, new File([bytesOf(content)], value));
     const styles = [...given.styles, ...page.styles].map(({ value, label, picture }) =>
       ({ value, label, picture: bytesOf(picture) }));
