@@ -46,12 +46,12 @@ ANSWERS = {"left": 1, "tie": 0, "right": -1}
 # The measure that answers a question, and others that could.
 MEASURES = {
     "structures": ("structure", "largest_kept"),
-    "artefacts": ("artefact_area",),
+    "artefacts": ("artefact_excess", "artefact_area"),
     "colours": ("colour_distance",),
     "noise": ("noise",),
 }
 # The last round whose answers had a part in the choice of a measure. Only later ones test it.
-CHOSEN = {"structure": 1, "artefact_area": 2, "colour_distance": 3}
+CHOSEN = {"structure": 1, "artefact_excess": 2, "artefact_area": 2, "colour_distance": 3}
 TESTED, OF_GRAM = "all rounds that test it", "Gram's pairs of these"
 # Less of it is closer.
 DISTANCES = {"colour_distance"}

@@ -68,6 +68,7 @@ def test_only_later_rounds_test_a_measure() -> None:
     chosen = eye_study.CHOSEN["artefact_area"]
     values = {
         "artefact_area": (0.5, 0.2),
+        "artefact_excess": (2, 1),
         "structure": (1, 0),
         "largest_kept": (3, 1),
         "noise": (1, 0),

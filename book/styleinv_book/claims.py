@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from styleinv.encoder import LAYERS
 from styleinv.errors import InputError, one_of
@@ -34,8 +35,8 @@ LEAST_COMPARISONS, LEAST_STYLES = 10, 5
 # What a run takes to theta, see `_cost`.
 COSTS = ("iterations_to_theta", "evaluations_to_theta", "seconds_to_theta")
 SHARES = ("converged", "stuck", "clean")  # 0 or 1 for a run
-# What is measured by the same artefacts.
-OF_ARTEFACTS = ("artefacts", "artefact_grid", "clean")
+# What is measured by the same artefacts as an area, or an excess.
+LIKE = {"artefact_area": ("artefacts", "artefact_grid"), "artefact_excess": ("clean",)}
 STRUCTURES = tuple(f"structure_{side}" for side in (5, 9, 17, 33, 49))
 SEEN = (*Along.__struct_fields__, *Measures.__struct_fields__, "structure", "in_place")
 MEASURES = (*SHARES, *COSTS, *STRUCTURES, *dict.fromkeys(SEEN))
@@ -45,13 +46,14 @@ EYE_STUDY = "eye_study.json"
 class Terms(Plain, frozen=True):
     """Where theta is, when a run has converged, when a picture is clean, and which measures decide.
 
+    `artefact_excess`: a clean picture has less; what eyes can see counts if that is more.
     `agreement`: in the eye study, a measure agrees with eyes in at least this share of the pairs.
     """
 
     theta: float
     converged: float
-    artefact_area: float
     agreement: float
+    artefact_excess: float
 
 
 class Rule(Plain, frozen=True):
@@ -317,12 +319,14 @@ def judge(
     records = store.read_records(Path(results, "runs"))
     study = _study(Path(results, EYE_STUDY))
     smallest = content.smallest | _seen(study, content.smallest)
+    visible = max(content.terms.artefact_excess, smallest.get("artefact_excess", 0.0))
+    terms = replace(content.terms, artefact_excess=visible)
     doubted = _doubted(study, content.terms.agreement)
     rows = []
     for name in wanted or content.claims:
         claim = content.claims[one_of("claim", name, tuple(content.claims))]
         try:
-            drafts = [_draft(part, records, content.terms, smallest) for part in claim.parts]
+            drafts = [_draft(part, records, terms, smallest) for part in claim.parts]
         except (ArithmeticError, TypeError, ValueError) as error:
             raise InputError(f"claim {name} cannot be judged: {error}") from error
         effects = _judged(drafts, records, doubted)
@@ -349,7 +353,7 @@ def _doubted(study: Mapping[str, Any], least: float) -> set[str]:
     """The measures that agree with eyes too rarely to decide anything."""
     rows = [row for row in study["measures"] if row["among"] == "all rounds that test it"]
     found = {row["measure"] for row in rows if row["agreed"] < least * row["decided"]}
-    return found | set(OF_ARTEFACTS if "artefact_area" in found else ())
+    return found.union(*(LIKE.get(name, ()) for name in found))
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
@@ -543,8 +547,8 @@ def value(measure: str, run: Record, terms: Terms, at: float | None = None) -> f
     if seen is None:
         return None
     if measure == "clean":
-        area = seen.artefact_area
-        return None if area is None else float(area < terms.artefact_area)
+        excess = getattr(seen, "artefact_excess", UNSET)
+        return None if excess is UNSET else float(excess < terms.artefact_excess)
     if measure in STRUCTURES:
         return float(seen.structures[STRUCTURES.index(measure)])
     found = getattr(seen, measure, UNSET)

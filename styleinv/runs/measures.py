@@ -314,7 +314,7 @@ class _Known:
 
     def excess(self, image: Pixels) -> Floats:
         """How much stranger each neighbourhood is than is usual in another sample."""
-        return np.maximum(self.strangeness(image) - self._usual, 0)
+        return np.asarray(np.maximum(self.strangeness(image) - self._usual, 0))
 
     def _distances(self, image: Pixels) -> dict[int, float]:
         soft = _soft(_lab(image))
