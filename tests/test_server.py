@@ -250,7 +250,7 @@ def test_a_kernel_that_dies_is_missed(context: "BrowserContext", live: LivePage)
 
     def is_missed() -> bool:
         page.clock.fast_forward(20_000)
-        return page.get_by_text("Python does not answer.").is_visible()
+        return page.get_by_text("No answer for a while.").is_visible()
 
     wait_for(is_missed)
     page.close(run_before_unload=True)
