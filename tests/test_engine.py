@@ -143,11 +143,11 @@ def test_losses_and_gradients(
     ("protocol", "loss"), [("from-noise", "moment-2"), ("fast", "gram"), ("chapter", "mmd")]
 )
 def test_descents_agree_with_the_modules(page: "Page", protocol: str, loss: str) -> None:
-    """30 evaluations from the same noise: as many iterations, the same loss and picture."""
+    """16 evaluations from the same noise: as many iterations, the same loss and picture."""
     style, layer = load_style("bundled:dots", size=24), "relu_1_2"
     asked = {"layer": layer, "loss": loss, "protocol": protocol, "seed": 3}
-    reports, pixels = inverted(page, style, **asked, budget=30, theta=None)
-    wanted = plan(style, **asked, iterations=30).run()
+    reports, pixels = inverted(page, style, **asked, budget=16, theta=None)
+    wanted = plan(style, **asked, iterations=16).run()
     last = reports[-1]
     assert last["done"] == wanted.stop_reason == "budget"
     assert (last["evaluations"], last["iterations"]) == (wanted.evaluations, wanted.iterations)

@@ -16,7 +16,7 @@ from styleinv import __version__
 from styleinv.live import widget
 from styleinv.live.choices import CHOICE, OPTIONS
 from styleinv.live.recipe import read_recipe
-from tests.conftest import refuse_others, served
+from tests.conftest import refuse_others, served, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -263,7 +263,7 @@ def test_a_link_leads_to_the_same_choice(page: "Page", address: str) -> None:
     )
     assert page.evaluate("location.hash") == expected
     button(page, "Copy link").click()
-    assert message(page) == "The link is copied."
+    wait_for(lambda: message(page) == "The link is copied.")
     link = page.evaluate("navigator.clipboard.readText()")
     assert link == f"{address}/index.html{expected}"  # without the token
     visit(page, link)
@@ -281,7 +281,7 @@ def test_a_link_does_not_name_files(page: "Page") -> None:
     assert hash_.startswith("#show=one&")
     assert not re.search("style|encoder|own", hash_)
     button(page, "Copy link").click()
-    assert message(page).startswith("The link is copied. Your own image is not in it")
+    wait_for(lambda: message(page).startswith("The link is copied. Your own image is not in it"))
 
 
 def test_start_in_the_address(page: "Page", address: str) -> None:

@@ -250,7 +250,7 @@ function render({ model, el }) {
   // After how many evaluations the pictures are; null: the present.
   let at = null;
   const scrub = h('input', { type: 'range', min: 0, step: 1 });
-  const where = h('output');
+  const where = h('span');
   const scrubber = h('div', { class: 'live-scrub' }, h('label', {}, h('span', {}, 'Iterate'), scrub), where);
   scrub.addEventListener('input', () => {
     const { value, max } = scrub;

@@ -3,13 +3,13 @@
 // The loop around the engine in a Web Worker. It looks for messages between two evaluations.
 //
 // In: { do: "load", wasm, weights }; { do: "start", id, ...what `Engine.invert` takes };
-// "pause", "resume", "step" (one evaluation while paused), "stop".
+// "pause" (which tells where the run is), "resume", "step" (one evaluation while paused), "stop".
 // Out: { do: "ready" }; { do: "iterate", id, evaluations, iterations, loss, phase, done, seconds,
 // pixels }, at most every tenth of a second; { do: "failed", id, message }.
 
 const EVERY = 100; // milliseconds
 let engine = null;
-let run = null; // { id, inversion, paused, told }
+let run = null; // { id, inversion, paused, told, untold }
 
 let isQueued = false;
 
@@ -46,12 +46,14 @@ function evaluate() {
   const found = run.inversion.step();
   const isDue = found.done !== null || run.paused || performance.now() - run.told >= EVERY;
   if (isDue) tell(found);
+  else run.untold = found;
   if (found.done !== null) run = null;
 }
 
 function tell(found) {
   const pixels = run.inversion.pixels();
   run.told = performance.now();
+  run.untold = null;
   postMessage({ do: "iterate", id: run.id, ...found, pixels }, [pixels.buffer]);
 }
 
@@ -72,7 +74,9 @@ const WISHES = {
     later();
   },
   pause() {
-    if (run !== null) run.paused = true;
+    if (run === null) return;
+    run.paused = true;
+    if (run.untold) tell(run.untold);
   },
   resume() {
     if (run === null || !run.paused) return;
