@@ -166,7 +166,7 @@ def test_pause_step_resume_stop(page: "Page") -> None:
         expect(element).not_to_have_attribute(name, str(element.get_attribute(name)))
     button(page, "Pause").click()
     expect(button(page, "Resume")).to_be_enabled()
-    page.wait_for_timeout(3000)  # the last picture is there: Chromium makes PNG files when it is idle
+    page.wait_for_timeout(3000)  # Chromium makes PNG files when it is idle
     evaluations = number(page, "evaluations")
     held = int(evaluations.inner_text().replace(",", ""))
     page.wait_for_timeout(300)
