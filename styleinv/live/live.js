@@ -65,7 +65,7 @@ function render({ model, el }) {
 
   function radios(name, title, values, picture) {
     const box = h('div');
-    const fill = () => box.replaceChildren(...values().map(([value, text, image]) => {
+    const fill = () => replacePictures(box, ...values().map(([value, text, image]) => {
       const input = h('input', { type: 'radio', name: `${id}-${name}`, value });
       input.checked = choice[name] === value;
       input.addEventListener('change', () => change(name, value));
@@ -176,6 +176,19 @@ function render({ model, el }) {
     return made;
   }
 
+  // The memory behind an address is free when nothing shows it any more.
+  function release(address) {
+    if (!address.startsWith('blob:')) return;
+    URL.revokeObjectURL(address);
+    urls.splice(urls.indexOf(address), 1);
+  }
+
+  function replacePictures(element, ...children) {
+    const kept = new Set(children.flatMap((child) => [...child.querySelectorAll('img')].map(({ src }) => src)));
+    for (const { src } of element.querySelectorAll('img')) if (!kept.has(src)) release(src);
+    element.replaceChildren(...children);
+  }
+
   const stages = h('div', { class: 'live-stages' });
   let shown = [];
 
@@ -207,9 +220,7 @@ function render({ model, el }) {
     const before = image.src;
     image.hidden = false;
     image.src = url(source);
-    if (!before.startsWith('blob:')) return;
-    URL.revokeObjectURL(before);
-    urls.splice(urls.indexOf(before), 1);
+    release(before);
   }
 
   function preview() {
@@ -220,7 +231,7 @@ function render({ model, el }) {
     setPicture(stage.style, picture);
     stage.stage.classList.add('live-alone');
     shown = [stage];
-    stages.replaceChildren(stage.figure);
+    replacePictures(stages, stage.figure);
     divide(100);
     fit();
     showScrubber();
@@ -230,7 +241,7 @@ function render({ model, el }) {
     const { batch, runs } = state();
     if (shown.length !== runs.length || shown[0].of !== batch) {
       shown = runs.map((run) => Object.assign(makeStage(run), { of: batch }));
-      stages.replaceChildren(...shown.map(({ figure }) => figure));
+      replacePictures(stages, ...shown.map(({ figure }) => figure));
       divide(30);
       at = null;
     }
@@ -425,6 +436,7 @@ function render({ model, el }) {
     const { saved: names } = state();
     if (saved.dataset.names === names.join()) return;
     saved.dataset.names = names.join();
+    for (const { href } of saved.querySelectorAll('a')) release(href);
     saved.replaceChildren();
     if (!names.length) return;
     const ended = state().runs.flatMap(({ phase }, i) => phase === 'ended' ? [shown[i].source] : []);

@@ -50,17 +50,19 @@ def test_descents_go_the_modules_way(
 ) -> None:
     """Its losses in float64: 16 evaluations within 1%, 60 within 2% for Adam, a quarter for L-BFGS.
 
-    L-BFGS multiplies what rounding changes: after 17 evaluations, the module in float32 was 9% off,
-    where the engine was at 0.02%; after 60, the engine was up to 8% off in the cells looked at.
+    L-BFGS multiplies what rounding changes, so that the module in float32 is also off. The engine
+    may be twice as far off as that.
     """
     style = load_style("bundled:strokes", size=32)
     asked = {"layer": layer, "loss": loss, "protocol": protocol, "seed": 1}
-    wanted: dict[int, float] = {}
-    task = plan(style, **asked, iterations=60, encoder=exact)
-    task.run(lambda iterate: wanted.update({iterate.evaluations: iterate.loss}))
+    wanted, rounded = dict[int, float](), dict[int, float]()
+    for losses, of in ((wanted, {"encoder": exact}), (rounded, {})):
+        task = plan(style, **asked, iterations=60, **of)
+        task.run(lambda iterate, to=losses: to.update({iterate.evaluations: iterate.loss}))
     reports, _ = inverted(page, style, **asked, budget=60, theta=None)
-    early = max(count for count in wanted if count <= 16)
-    assert reports[early - 1]["loss"] == pytest.approx(wanted[early], rel=0.01)
+    early = max(count for count in wanted.keys() & rounded.keys() if count <= 16)
+    off = 2 * abs(rounded[early] - wanted[early])
+    assert reports[early - 1]["loss"] == pytest.approx(wanted[early], rel=0.01, abs=off)
     rel = 0.02 if protocol == "chapter" else 0.25
     assert reports[-1]["loss"] == pytest.approx(wanted[max(wanted)], rel=rel)
 
