@@ -238,11 +238,10 @@ def _rounds(shown: Sequence[Shown]) -> list[int]:
 
 def _row(one: Shown) -> dict[str, Any]:
     """A pair with what the measures and the raters say of it."""
-    row: dict[str, Any] = {"round": one.round, "pair": one.number, **one.pair}
-    for question, given in one.answers.items():
-        name = MEASURES[question][0]
-        row |= {question: given, name: one.measured(name)}
-    return row
+    first = [MEASURES[question][0] for question in one.answers]
+    measured = {name: one.measured(name) for name in first}
+    numbers = {"round": one.round, "pair": one.number}
+    return numbers | one.pair | {"answers": one.answers, "measured": measured}
 
 
 def read_answers(folder: Path) -> dict[str, Answers]:
