@@ -184,9 +184,14 @@ function render({ model, el }) {
   }
 
   function replacePictures(element, ...children) {
-    const kept = new Set(children.flatMap((child) => [...child.querySelectorAll('img')].map(({ src }) => src)));
-    for (const { src } of element.querySelectorAll('img')) if (!kept.has(src)) release(src);
+    const before = [...element.querySelectorAll('img')];
     element.replaceChildren(...children);
+    for (const image of before) {
+      const { src } = image;
+      if (image.isConnected) continue;
+      image.removeAttribute('src'); // it may still be loading
+      release(src);
+    }
   }
 
   const stages = h('div', { class: 'live-stages' });

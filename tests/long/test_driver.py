@@ -51,9 +51,12 @@ def press(page: "Page", name: str) -> None:
 
 
 def choose(page: "Page", rng: random.Random) -> None:
-    name = rng.choice(CHOICES)
-    if page.get_by_role("radio", name=name, exact=True).is_enabled():
-        pick(page, name)
+    """Choose something that can be chosen at this moment; an upload makes the choices anew."""
+    page.evaluate(
+        """name => [...document.querySelectorAll(".live input[type=radio]:enabled")]
+          .find((one) => one.parentElement.textContent === name)?.click()""",
+        rng.choice(CHOICES),
+    )
 
 
 def upload(page: "Page", rng: random.Random) -> None:
