@@ -107,7 +107,8 @@ def test_an_own_image_from_upload_to_download(page: "Page", live: LivePage, tmp_
 
 def test_a_recipe_makes_the_run_again(page: "Page", painting: Path) -> None:
     page.locator("input[type=file]").set_input_files(painting)
-    expect(page.get_by_role("radio", name="painting")).to_be_checked()
+    own = page.get_by_role("radio", name=painting.stem.replace("_", " "), exact=True)
+    expect(own).to_be_checked()
     pick(page, "N = 1")
     page.get_by_label("Size in pixels").fill("16")
     page.get_by_label("Optimiser").select_option("fast")
