@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy.stats import binomtest
+from styleinv_book.claims import TESTED
 from ways import write_record
 
 from styleinv.files import write_text
@@ -52,7 +53,7 @@ MEASURES = {
 }
 # The last round whose answers had a part in the choice of a measure. Only later ones test it.
 CHOSEN = {"structure": 1, "artefact_excess": 2, "artefact_area": 2, "colour_distance": 3}
-TESTED, OF_GRAM = "all rounds that test it", "Gram's pairs of these"
+OF_GRAM = "Gram's pairs of these"
 # Less of it is closer.
 DISTANCES = {"colour_distance"}
 # The agreement that counts as reliable, and from how many answers on it is told.

@@ -326,7 +326,7 @@ def test_a_measure_that_eyes_contradict_decides_nothing(tmp_path: Path) -> None:
     for agreed, finding in ((75, "holds"), (74, "undecided")):
         row = {
             "measure": "largest_kept",
-            "among": "all rounds that test it",
+            "among": claims.TESTED,
             "decided": 100,
             "agreed": agreed,
         }

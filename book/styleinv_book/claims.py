@@ -41,6 +41,8 @@ STRUCTURES = tuple(f"structure_{side}" for side in (5, 9, 17, 33, 49))
 SEEN = (*Along.__struct_fields__, *Measures.__struct_fields__, "structure", "in_place")
 MEASURES = (*SHARES, *COSTS, *STRUCTURES, *dict.fromkeys(SEEN))
 EYE_STUDY = "eye_study.json"
+# The rows of the eye study that count: of answers that had no part in the choice of the measure.
+TESTED = "all rounds that test it"
 
 
 class Terms(Plain, frozen=True):
@@ -317,11 +319,11 @@ def judge(
     """
     content = read_claims(Path(file))
     records = store.read_records(Path(results, "runs"))
-    study = _study(Path(results, EYE_STUDY))
-    smallest = content.smallest | _seen(study, content.smallest)
+    study = read_study(results)
+    smallest = content.smallest | larger_seen(study, content.smallest)
     visible = max(content.terms.artefact_excess, smallest.get("artefact_excess", 0.0))
     terms = replace(content.terms, artefact_excess=visible)
-    doubted = _doubted(study, content.terms.agreement)
+    doubted = doubted_measures(study, content.terms.agreement)
     rows = []
     for name in wanted or content.claims:
         claim = content.claims[one_of("claim", name, tuple(content.claims))]
@@ -335,23 +337,24 @@ def judge(
     return rows, [path for path, record in records.items() if not record.is_intact]
 
 
-def _study(file: Path) -> dict[str, Any]:
-    """What the eye study found, or nothing."""
+def read_study(results: str | Path) -> dict[str, Any]:
+    """What the eye study in the folder `results` found, or nothing."""
+    file = Path(results, EYE_STUDY)
     if not file.is_file():
         return {"smallest_seen": {}, "measures": []}
     study: dict[str, Any] = msgspec.json.decode(file.read_bytes())
     return study
 
 
-def _seen(study: Mapping[str, Any], smallest: Mapping[str, float]) -> dict[str, float]:
+def larger_seen(study: Mapping[str, Any], smallest: Mapping[str, float]) -> dict[str, float]:
     """The smallest differences that the eye study could see, where they are larger."""
     found = study["smallest_seen"].items()
     return {name: x for name, x in found if x is not None and x > smallest.get(name, x)}
 
 
-def _doubted(study: Mapping[str, Any], least: float) -> set[str]:
+def doubted_measures(study: Mapping[str, Any], least: float) -> set[str]:
     """The measures that agree with eyes too rarely to decide anything."""
-    rows = [row for row in study["measures"] if row["among"] == "all rounds that test it"]
+    rows = [row for row in study["measures"] if row["among"] == TESTED]
     found = {row["measure"] for row in rows if row["agreed"] < least * row["decided"]}
     return found.union(*(LIKE.get(name, ()) for name in found))
 
