@@ -18,6 +18,7 @@ ROOMS = {
     "styleinv.live": ROOT / "styleinv" / "live",
     "styleinv_book.engine": ROOT / "book" / "styleinv_book" / "engine",
     "styleinv_book": ROOT / "book" / "styleinv_book",
+    "styleinv_book.pages": ROOT / "book" / "styleinv_book" / "pages",
 }
 RANKS = {room: rank for rank, room in enumerate(ROOMS)}
 FILES = [(room, file) for room, folder in ROOMS.items() for file in sorted(folder.glob("*.py"))]
