@@ -3,6 +3,9 @@
 import pytest
 from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
+from styleinv_book.sphinx_extension import name_fields
+
+from styleinv.runs.record import TracePoint
 
 PAGES = {
     "index.md": '# Home\n\nA {term}`moment` & "more" of it.\n\nMore.\n\n'
@@ -41,3 +44,13 @@ def test_a_page_is_described_by_its_first_paragraph(home: BeautifulSoup) -> None
 def test_a_term_shows_its_meaning(home: BeautifulSoup) -> None:
     (link,) = home.select("article a[href$='glossary.html#term-moment']")
     assert link["title"] == "A mean, or the like."
+
+
+def test_the_api_names_the_fields_of_records_without_their_checks() -> None:
+    signature = "(loss: Annotated[float, Meta(ge=0)], iteration: int)"
+
+    def shown(kind: type) -> object:
+        return name_fields(None, "class", "x", kind, None, signature, "")
+
+    assert shown(TracePoint) == (f"({', '.join(TracePoint.__struct_fields__)})", None)
+    assert shown(str) is None

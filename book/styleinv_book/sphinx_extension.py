@@ -96,6 +96,15 @@ def explain_terms(app: Sphinx, doctree: document, docname: str) -> None:
         link["reftitle"] = meanings[link["refuri"].partition("#")[2]]
 
 
+def name_fields(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
+) -> tuple[str, None] | None:
+    """Give the API's records a signature of names: with its checks, a type takes several lines."""
+    if isinstance(obj, type) and issubclass(obj, msgspec.Struct):
+        return f"({', '.join(obj.__struct_fields__)})", None
+    return None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the functions above."""
     app.connect("config-inited", lead_to_repository)
@@ -103,6 +112,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", lead_to_sources, priority=502)
     app.connect("html-page-context", describe)
     app.connect("doctree-resolved", explain_terms)
+    app.connect("autodoc-process-signature", name_fields)
     app.connect("build-finished", copy_runs)
     app.connect("build-finished", write_live_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
