@@ -73,8 +73,8 @@ def test_what_was_not_run_has_no_tab(album: Album) -> None:
     tabs = album.by_style("mmd"), album.by_loss(2, LOSSES), album.by_style("gram")
     content = figures.figure("one", "<em>Caption</em>", *tabs)
     assert texts(content, "label") == ["This build"]
-    assert texts(content, "figcaption em") == ["Caption"]
-    assert texts(content, "summary") == ["The 4 runs behind this figure"]
+    assert texts(content, "figure > figcaption em") == ["Caption"]
+    assert texts(content, "summary") == ["How this was made: runs, files, notebook"]
     assert len(texts(content, ".panel tbody tr")) == 3 + 4
 
 

@@ -77,20 +77,24 @@ class Picture:
 
 @dataclass(frozen=True)
 class Panel:
-    """One tab of a figure: what it shows, and the runs that are behind it."""
+    """One tab of a figure: what it shows, the runs that are behind it, what else it comes from.
+
+    `content` and `besides` are HTML.
+    """
 
     title: str
     content: str
     runs: Sequence[Run]
+    besides: str = ""
 
     @property
     def origin(self) -> str:
         """What the runs went through, what made them, who took the photographs; a table of them."""
         if not self.runs:
-            return ""
+            return self.besides
         styles = list(dict.fromkeys(run.record.source for run in self.runs))
-        made = provenance(self.runs) + credit_line(styles)
-        return paths(self.runs) + made + run_table(self.runs)
+        made = provenance(self.runs) + self.besides + credit_line(styles)
+        return paths(self.runs) + made + files(self.runs) + run_table(self.runs)
 
 
 class Album:
@@ -286,7 +290,7 @@ def failure(record: Record) -> str:
 
 
 def figure(name: str, caption: str, *tabs: Panel | None) -> str:
-    """A figure as HTML: its tabs that are not None, each with its origin, and a caption.
+    """A figure as HTML: its tabs that are not None, a caption, and the folded origin of each tab.
 
     Args:
         name: identifies the figure within its page, in HTML ids.
@@ -390,15 +394,30 @@ def credit_line(styles: Sequence[str]) -> str:
     return render_macro("figures.html.j2", "credit_line", credits)
 
 
+def files(runs: Sequence[Run]) -> str:
+    """A paragraph of HTML: the folders of those runs that come with the book."""
+    kept = [run.path.parent for run in runs if run.path and run.path.is_relative_to(RESULTS)]
+    folders = [folder.as_posix().removeprefix("../") for folder in dict.fromkeys(kept)]
+    return render_macro("figures.html.j2", "files", folders)
+
+
 def run_table(runs: Sequence[Run]) -> str:
-    """All runs behind a figure as an HTML table that unfolds."""
+    """All runs behind a figure as an HTML table."""
     rows = [[cell(run.record) for cell in RUN_COLUMNS.values()] for run in runs]
-    return folded(f"The {len(runs)} runs behind this figure", html_table(list(RUN_COLUMNS), rows))
+    return html_table(list(RUN_COLUMNS), rows)
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table; cells are text, not HTML."""
     return render_macro("figures.html.j2", "html_table", head, rows)
+
+
+def folded_origin(content: str) -> str:
+    """HTML that says where a figure comes from, and which notebook makes it; it unfolds on a click.
+
+    `styleinv_book.sphinx_extension` makes a link of the words "this page's notebook".
+    """
+    return render_macro("figures.html.j2", "folded_origin", content)
 
 
 def folded(summary: str, content: str) -> str:

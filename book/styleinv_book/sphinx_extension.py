@@ -1,11 +1,13 @@
 """Sphinx extension of this book: puts files beside the pages, and links pages to their sources."""
 
 import os
+import re
 import shutil
 import textwrap
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from docutils import nodes
@@ -19,6 +21,8 @@ from styleinv_book import live_page
 # GitHub and Binder both resolve this to the newest commit of the default branch.
 BRANCH = "HEAD"
 GLOSSARY = "book/glossary"
+# What `folded_origin` and `figure` in styleinv_book.figures write.
+THIS_NOTEBOOK = re.compile(r'<span class="this-notebook">(.*?)</span>')
 DESCRIPTION_LENGTH = 300  # in characters; search engines and previews show about half
 
 
@@ -83,6 +87,21 @@ def describe(
 '''
 
 
+def link_notebook(app: Sphinx, doctree: document) -> None:
+    """Let figures lead to the executed notebook that has made them."""
+    env: Any = app.env  # MyST-NB adds its settings
+    page = env.docname
+    executed = Path(env.mystnb_config.output_folder, f"{page}.ipynb")
+    if not executed.is_file():
+        return
+    name = env.dlfiles.add_file(page, os.path.relpath(executed, app.srcdir))
+    folder = os.path.relpath("_downloads", Path(page).parent)
+    link = rf'<a href="{quote(f"{folder}/{name}")}" download>\1</a>'
+    for raw in doctree.findall(nodes.raw):
+        if THIS_NOTEBOOK.search(raw.astext()):
+            raw[:] = [nodes.Text(THIS_NOTEBOOK.sub(link, raw.astext()))]
+
+
 def explain_terms(app: Sphinx, doctree: document, docname: str) -> None:
     """Let a link into the glossary show the word's meaning to a pointer that rests on it."""
     links = [x for x in doctree.findall(nodes.reference) if "#term-" in x.get("refuri", "")]
@@ -111,6 +130,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # The theme makes its list of buttons before, at priority 501.
     app.connect("html-page-context", lead_to_sources, priority=502)
     app.connect("html-page-context", describe)
+    app.connect("doctree-read", link_notebook)
     app.connect("doctree-resolved", explain_terms)
     app.connect("autodoc-process-signature", name_fields)
     app.connect("build-finished", copy_runs)

@@ -78,6 +78,21 @@ def test_figures_say_where_they_come_from(soups: dict[str, BeautifulSoup]) -> No
             assert inside or after, f"{name}: {figure.get_text(' ', strip=True)[:80]}"
 
 
+def test_captions_come_first_and_the_rest_is_folded(soups: dict[str, BeautifulSoup]) -> None:
+    """Below a figure's pictures; a link in the fold leads to the notebook that makes the figure."""
+    folds = 0
+    for name, soup in soups.items():
+        for figure in soup.select("article figure.runs[id]"):
+            (fold,) = figure.select("details.origin")
+            assert fold.find_previous_sibling().name == "figcaption", name
+            said = figure.select(".provenance, .path, .credits")
+            assert all(fold in line.parents for line in said), name
+            (link,) = fold.find_all("a", string="this page's notebook")
+            assert Path(name).stem in str(link["href"])
+            folds += 1
+    assert folds
+
+
 def test_nothing_of_this_machine_is_in_the_pages(
     built: Path, project: Path, painting: Path
 ) -> None:
@@ -263,12 +278,12 @@ def test_a_figure_of_the_readers_styles_beside_the_reference_runs(
 def test_tables_unfold_and_tabs_switch(page: tuple[Page, list[str]], site: str) -> None:
     opened, _ = page
     opened.goto(f"{site}/notebooks/experiments.html", wait_until="load")
-    table = opened.locator("details:has(table) table").first
+    table = opened.locator("details.origin table").first
     assert not table.is_visible()
-    opened.get_by_text("runs behind this figure").first.click()
+    opened.get_by_text("How this was made").first.click()
     assert "relu_2_2" in table.inner_text()
     figure = opened.locator("#figure-1-3")
-    reference, build = (figure.locator(".panel").nth(i) for i in (0, 1))
+    reference, build = (figure.locator("> .panel").nth(i) for i in (0, 1))
     assert (reference.is_visible(), build.is_visible()) == (True, False)
     figure.get_by_text("This build").click()
     assert (reference.is_visible(), build.is_visible()) == (False, True)
