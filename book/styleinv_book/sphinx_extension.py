@@ -132,6 +132,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("html-page-context", describe)
     app.connect("doctree-read", link_notebook)
     app.connect("doctree-resolved", explain_terms)
+    app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-signature", name_fields)
     app.connect("build-finished", copy_runs)
     app.connect("build-finished", write_live_page)
