@@ -45,12 +45,21 @@ const model = {
   send: (content, _, buffers) => window.sent.push({ ...content, buffers: buffers?.length }),
 };
 window.show = (state, pictures) => {
+  window.last = state;
   for (const [name, picture] of Object.entries(pictures)) values[name] = bytes(picture);
   values.state = state;
   for (const listener of listeners['change:state']) listener();
 };
+// What the model answers to an upload.
+window.offer = (value, picture) => {
+  values.styles = [{ value, label: value, picture: bytes(picture) }, ...values.styles];
+  for (const listener of listeners['change:styles']) listener();
+};
 front.initialize({ model });
-window.leave = front.render({ model, el: document.getElementById('root') });
+window.again = () => {
+  window.leave = front.render({ model, el: document.getElementById('root') });
+};
+again();
 </script></html>"""
 
 
@@ -396,6 +405,65 @@ def test_an_image_that_is_pasted(page: "Page") -> None:
     page.evaluate("leave()")
     page.evaluate(BRINGS, brought)
     assert len(sent(page, "upload")) == 1
+
+
+def bring_image(page: "Page") -> None:
+    page.evaluate("sent.length = 0")
+    page.evaluate(BRINGS, ["body", "paste", "own.png", "clipboardData"])
+    page.wait_for_function("sent.some((wish) => wish.do === 'upload')")
+
+
+def started(page: "Page") -> dict[str, Any]:
+    """The choice that Start sends."""
+    button(page, "Start").click()
+    found: dict[str, Any] = sent(page, "start")[-1]["choice"]
+    return found
+
+
+def test_an_upload_chooses_a_style_and_nothing_else(page: "Page") -> None:
+    bring_image(page)
+    choose(page, "relu_1_2")
+    page.get_by_label("Seed", exact=True).fill("5")
+    page.evaluate("([v, p]) => offer(v, p)", ["upload:0", png(50)])
+    expect(page.get_by_role("radio", name="upload:0")).to_be_checked()
+    assert started(page) == {**CHOICE, "style": "upload:0", "layer": "relu_1_2", "seed": 5}
+
+
+def test_a_style_chosen_during_an_upload_stays(page: "Page") -> None:
+    bring_image(page)
+    choose(page, "dots")
+    page.get_by_role("radio", name="dots").focus()
+    page.evaluate("([v, p]) => offer(v, p)", ["upload:0", png(50)])
+    dots = page.get_by_role("radio", name="dots")
+    expect(dots).to_be_checked()
+    expect(dots).to_be_focused()
+    assert started(page)["style"] == "bundled:dots"
+    # The next one is chosen again.
+    bring_image(page)
+    page.evaluate("([v, p]) => offer(v, p)", ["upload:1", png(60)])
+    assert started(page)["style"] == "upload:1"
+
+
+def test_another_view_of_the_page_begins_with_the_last_choice(page: "Page") -> None:
+    choose(page, "relu_1_2")
+    page.evaluate("history.replaceState(null, '', location.pathname); again()")
+    expect(page.get_by_role("radio", name="relu_1_2")).to_be_checked()
+
+
+def test_what_is_saved_late_is_not_offered(page: "Page") -> None:
+    """The recipe of one's own image is encoded while the next answer may come."""
+    ended = run([(1, 1.0)], phase="ended", status="ended: theta", stop="theta")
+    asked = {"style": None, "protocol": "fast", "size": SIZE, "seed": 3, "encoder": "bundled"}
+    show(page, ended, phase="ended", asked=asked)
+    page.evaluate(
+        """() => {
+          const state = last;
+          show({ ...state, saved: ['a.png'] }, {});
+          show({ ...state, saved: [] }, {});
+        }"""
+    )
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("link", name="a.png")).to_have_count(0)
 
 
 def test_what_is_dropped_without_a_file(page: "Page") -> None:

@@ -268,6 +268,18 @@ def test_an_own_image_is_prepared_as_in_python(
     assert np.abs(shown(page, ".viewer-left") - expected).max() <= most
 
 
+def test_an_upload_leaves_the_other_choices(page: "Page") -> None:
+    held: list[Route] = []
+    page.route(ENGINE, lambda route: held.append(route))
+    own = {"name": "own.png", "mimeType": "image/png", "buffer": as_png(painting(64, 64))}
+    with page.expect_request(ENGINE):
+        page.locator("input[type=file]").first.set_input_files([own])  # type: ignore[list-item]
+    pick(page, "relu_1_2")
+    held[0].continue_()
+    expect(page.get_by_role("radio", name="own", exact=True)).to_be_checked()
+    expect(page.get_by_role("radio", name="relu_1_2")).to_be_checked()
+
+
 @pytest.mark.parametrize(
     ("name", "size", "text", "said"),
     [

@@ -282,7 +282,19 @@ def test_a_run_that_nobody_answers_ends(
     assert page.state["runs"][0]["status"] == "ended: stopped"
 
 
+def test_answers_leave_the_choice_to_the_reader(page: LivePage, painting: Path) -> None:
+    changed: list[Any] = []
+    page.observe(changed.append, "choice")
+    content = painting.read_bytes()
+    upload = {"do": "upload", "name": "own.png", "start": 0, "size": len(content)}
+    page._handle_custom_msg(upload, [memoryview(content)])
+    own = page.styles[0]["value"]
+    tell(page, "start", choice={**page.choice, "style": own, "layer": "relu_1_1", "size": 16})
+    wait_for(lambda: page.state["phase"] == "ended")
+    assert changed == []
+
+
 def test_files_that_are_too_large(page: LivePage) -> None:
-    tell(page, "upload", name="huge.tif", start=0, size=2**28 + 1, choice={})
+    tell(page, "upload", name="huge.tif", start=0, size=2**28 + 1)
     assert page.state["message"] == "File 'huge.tif' has 256 MB, but must have at most 256."
     assert page.state["bad"]

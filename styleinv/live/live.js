@@ -53,26 +53,42 @@ function render({ model, el }) {
 
   // --- Choices -------------------------------------------------------------------------------
 
+  // The choice is the reader's: no answer changes it, except that an own image is chosen as soon as it
+  // is offered, unless the reader has chosen a style after it was sent.
+  let wantsOwn = false;
+
+  function choose(values) {
+    Object.assign(choice, values);
+    if ('style' in values) wantsOwn = false;
+  }
+
   function change(name, value) {
-    choice[name] = value;
+    choose({ [name]: value });
     changed();
   }
 
   function changed() {
     update();
+    model.set('choice', { ...choice });
+    model.save_changes();
     if (options.address) history.replaceState(null, '', addressOf(choice));
   }
 
   function radios(name, title, values, picture) {
     const box = h('div');
-    const fill = () => replacePictures(box, ...values().map(([value, text, image]) => {
-      const input = h('input', { type: 'radio', name: `${id}-${name}`, value });
-      input.checked = choice[name] === value;
-      input.addEventListener('change', () => change(name, value));
-      return h('label', { title: text }, input, h('span', {}, ...(picture ? [picture(image)] : []), text));
-    }));
+    const inputs = () => [...box.querySelectorAll('input')];
+    const fill = () => {
+      const focused = inputs().find((input) => input === document.activeElement)?.value;
+      replacePictures(box, ...values().map(([value, text, image]) => {
+        const input = h('input', { type: 'radio', name: `${id}-${name}`, value });
+        input.checked = choice[name] === value;
+        input.addEventListener('change', () => change(name, value));
+        return h('label', { title: text }, input, h('span', {}, ...(picture ? [picture(image)] : []), text));
+      }));
+      inputs().find(({ value }) => value === focused)?.focus();
+    };
     updates.push(() => {
-      for (const input of box.querySelectorAll('input')) input.checked = input.value === choice[name];
+      for (const input of inputs()) input.checked = input.value === choice[name];
     });
     fill();
     const hidden = options[name]?.length < 2;
@@ -149,8 +165,9 @@ function render({ model, el }) {
 
   async function upload(chosen) {
     if (!chosen) return;
+    wantsOwn = true;
     const { name, size } = chosen;
-    const piece = (start, ...content) => send('upload', { name, size, start, choice }, content);
+    const piece = (start, ...content) => send('upload', { name, size, start }, content);
     if (size > options.largest_upload) {
       piece(0);
       return;
@@ -159,6 +176,14 @@ function render({ model, el }) {
     for (let start = 0; start < Math.max(size, 1); start += PIECE) {
       piece(start, content.slice(start, start + PIECE));
     }
+  }
+
+  // The newest style is the first.
+  function offerStyles() {
+    styles.fill();
+    if (!wantsOwn) return;
+    choice.style = model.get('styles')[0].value;
+    changed();
   }
 
   function paste(happened) {
@@ -448,6 +473,10 @@ function render({ model, el }) {
     const link = (name, href) => h('a', { href, download: name }, name);
     const links = names.map((name, i) => link(name, url(ended[i])));
     const text = JSON.stringify(await recipeOf(state(), options.engine, model.get('style_picture')), null, 1);
+    if (saved.dataset.names !== names.join()) { // another answer came meanwhile
+      for (const { href } of links) release(href);
+      return;
+    }
     links.push(link(names[0].replace(/\.png$/, '.recipe.json'), url(text, 'application/json')));
     saved.replaceChildren('Download: ', ...links.flatMap((one, i) => i ? [', ', one] : [one]));
   }
@@ -469,7 +498,7 @@ function render({ model, el }) {
   function readLink() {
     if (!options.address || !location.hash.includes('=')) return;
     const { found: { start, ...found }, bad } = readAddress(location.hash, options, model.get('styles'));
-    Object.assign(choice, found);
+    choose(found);
     update();
     if (bad.length) say(`Ignored in the address, because this page has no such choice: ${bad.join(', ')}.`, true);
     else if (start && !RUNNING.includes(state().phase)) send('start', { choice });
@@ -511,8 +540,7 @@ function render({ model, el }) {
 
   const listeners = {
     'change:state': showState,
-    'change:styles': () => { styles.fill(); update(); },
-    'change:choice': () => { Object.assign(choice, model.get('choice')); changed(); },
+    'change:styles': offerStyles,
   };
   for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
   const resized = new ResizeObserver(() => { fit(); draw(); });

@@ -126,15 +126,12 @@ class LivePage(anywidget.AnyWidget):
         style = one_of("style", choice["style"], tuple(s["value"] for s in self.styles))
         self.session.start(runs_of({**choice, "style": str(self._uploads.get(style, style))}))
         with self._sending:
-            self.choice = choice
             self._sent = {}
             for name in ("style_picture", *PICTURES):
                 setattr(self, name, b"")
         threading.Thread(target=self._watch, name="styleinv view", daemon=True).start()
 
-    def _upload(
-        self, piece: bytes = b"", *, name: str, size: int, start: int, choice: dict[str, Any]
-    ) -> None:
+    def _upload(self, piece: bytes = b"", *, name: str, size: int, start: int) -> None:
         """Take a piece of the reader's file; with the last one, offer it among the styles.
 
         Jupyter closes a connection over a message of more than 10 MB, hence the pieces.
@@ -154,7 +151,6 @@ class LivePage(anywidget.AnyWidget):
             self.session.clear()
         with self._sending:
             self.styles = [{**tile(path), "value": key}, *self.styles]
-            self.choice = {**choice, "style": key}
         self._reply = {"message": " ".join(map(sentence, notes))}
 
     def _save(self) -> None:

@@ -261,7 +261,6 @@ class PageModel {
     if (this.#isGoing) throw new Error('a run is still going on; stop it before the next one');
     const asked = this.#runsOf(choice);
     this.#clear();
-    this.set('choice', choice);
     this.#batch += 1;
     this.#isStopped = false;
     this.#runs = asked.map((one) => new Run(one, () => this.#see()));
@@ -293,7 +292,7 @@ class PageModel {
     });
   }
 
-  async #upload({ name, size, start, choice }, piece) {
+  async #upload({ name, size, start }, piece) {
     const largest = this.#page.options.largest_upload;
     if (size > largest) {
       throw new Error(`file '${name}' has ${Math.ceil(size / 2 ** 20)} MB, but must have at most ${largest / 2 ** 20}`);
@@ -308,7 +307,6 @@ class PageModel {
     if (!this.#isGoing) this.#clear();
     const label = name.replace(/(.)\.[^.]*$/, '$1').replaceAll('_', ' ');
     this.set('styles', [{ value, label, picture }, ...this.get('styles')]);
-    this.set('choice', { ...choice, style: value });
   }
 
   #save() {
