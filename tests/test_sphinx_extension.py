@@ -1,35 +1,61 @@
 """What the book's Sphinx extension adds to pages, over a project of two."""
 
+import base64
+import json
+import re
+from pathlib import Path
+
+import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from sphinx.application import Sphinx
 from styleinv_book.sphinx_extension import name_fields
 
 from styleinv.runs.record import TracePoint
+from tests.conftest import ROOT
 
+PICTURE = b"a picture"
+SHOWN = f'<img alt="" src="data:image/png;base64,{base64.b64encode(PICTURE).decode()}">'
 PAGES = {
     "index.md": '# Home\n\nA {term}`moment` & "more" of it.\n\nMore.\n\n'
-    "```{toctree}\nbook/glossary\n```\n",
+    "```{toctree}\nbook/glossary\nbook/numbers\nbook/equation\n```\n",
+    "book/equation.md": f"# Equation\n\n{{math}}`x`\n\n{SHOWN}\n\n<p>{SHOWN}</p>\n",
     "book/glossary.md": "# Glossary\n\n```{glossary}\nmoment\n  A *mean*,\n  or the like.\n```\n",
 }
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> BeautifulSoup:
-    """The first page."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built pages."""
     source = tmp_path_factory.mktemp("pages")
     (source / "book").mkdir()
     for name, text in PAGES.items():
         (source / name).write_text(text, encoding="utf-8")
+    result = new_output("execute_result", {"text/plain": "42"})
+    cell = new_code_cell("6 * 7", outputs=[result], execution_count=1)
+    nbformat.write(new_notebook(cells=[cell]), source / "book" / "numbers.ipynb")
     out = source / "html"
     settings = {
         "extensions": ["myst_nb", "styleinv_book.sphinx_extension"],
         "html_theme": "sphinx_book_theme",
         "nb_ipywidgets_js": {},
+        "nb_execution_mode": "off",
+        "templates_path": [str(ROOT / "book" / "templates")],
     }
     app = Sphinx(source, None, out, source / "doctrees", "html", settings, status=None)
     app.build()
-    return BeautifulSoup((out / "index.html").read_text(encoding="utf-8"), "html.parser")
+    return out
+
+
+def parsed(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.fixture(scope="module")
+def home(built: Path) -> BeautifulSoup:
+    """The first page."""
+    return parsed(built / "index.html")
 
 
 def test_a_page_is_described_by_its_first_paragraph(home: BeautifulSoup) -> None:
@@ -54,3 +80,34 @@ def test_the_api_names_the_fields_of_records_without_their_checks() -> None:
 
     assert shown(TracePoint) == (f"({', '.join(TracePoint.__struct_fields__)})", None)
     assert shown(str) is None
+
+
+def test_a_picture_in_a_page_becomes_one_file(built: Path) -> None:
+    page = built / "book" / "equation.html"
+    first, second = (str(image["src"]) for image in parsed(page).select("article img"))
+    assert first == second
+    assert (page.parent / first).read_bytes() == PICTURE
+
+
+def test_only_pages_with_equations_load_mathjax(built: Path) -> None:
+    def scripts(name: str) -> list[str]:
+        return [x["src"] for x in parsed(built / name).select("script[src*='mathjax/']")]
+
+    (src,) = scripts("book/equation.html")
+    assert (built / "book" / src).is_file()
+    assert scripts("book/numbers.html") == scripts("index.html") == []
+
+
+def test_what_mathjax_is_told_to_load_is_there(built: Path) -> None:
+    page = (built / "book" / "equation.html").read_text(encoding="utf-8")
+    parts = json.loads(re.findall(r"window.MathJax = (\{.*\})", page)[0])["loader"]["load"]
+    assert len(parts) > 3
+    for part in parts:
+        path = part.replace("[tex]", "input/tex/extensions") + ".js"
+        assert (built / "_static" / "mathjax" / path).is_file(), part
+
+
+def test_only_the_page_keeps_what_a_notebook_has_computed(built: Path) -> None:
+    assert "42" in parsed(built / "book" / "numbers.html").article.get_text()
+    (cell,) = nbformat.read(built / "_sources" / "book" / "numbers.ipynb", as_version=4).cells
+    assert (cell.source, cell.outputs, cell.execution_count) == ("6 * 7", [], None)

@@ -1,4 +1,4 @@
-"""Sphinx extension of this book: puts files beside the pages, and links pages to their sources."""
+"""Sphinx extension of this book: what it adds to pages, and puts beside them."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from styleinv.runs.store import read_records
-from styleinv_book import live_page
+from styleinv_book import live_page, weight
 
 # GitHub and Binder both resolve this to the newest commit of the default branch.
 BRANCH = "HEAD"
@@ -136,4 +136,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", name_fields)
     app.connect("build-finished", copy_runs)
     app.connect("build-finished", write_live_page)
+    app.connect("config-inited", weight.choose_mathjax)
+    app.connect("html-page-context", weight.embedded_to_files)
+    app.connect("build-finished", weight.write_mathjax)
+    app.connect("build-finished", weight.leave_out)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,1 +1,1 @@
-"""What single notebooks compute and draw: a module for each notebook that needs one, by its name."""
+"""What single notebooks compute and draw: a module for each that needs one, by its name."""
