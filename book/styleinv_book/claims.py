@@ -48,14 +48,14 @@ TESTED = "all rounds that test it"
 class Terms(Plain, frozen=True):
     """Where theta is, when a run has converged, when a picture is clean, and which measures decide.
 
-    `artefact_excess`: a clean picture has less; what eyes can see counts if that is more.
+    `artefact_excess`: a clean picture has less; `judge` sets it to what is just visible.
     `agreement`: in the eye study, a measure agrees with eyes in at least this share of the pairs.
     """
 
     theta: float
     converged: float
     agreement: float
-    artefact_excess: float
+    artefact_excess: float = 0.0
 
 
 class Rule(Plain, frozen=True):
@@ -179,7 +179,8 @@ class Claim(Plain, frozen=True):
     """A claim of the chapter and how it is judged.
 
     Attributes:
-        claim: what is claimed, in our words; `where` it is, the `figure`'s page.
+        claim: what is claimed, in our words; `where` it is.
+        figure: where it is seen: a page of the book and a label on it, as in "page#fig-1-3".
         chapter, did: what the chapter says, what we did.
         reading: what came out; {0}, {1}, ... in it stand for the estimates of the parts.
         sure, change: how sure we are, and what would change our mind.
@@ -236,8 +237,14 @@ class Effect(Plain, frozen=True):
             if math.isnan(self.minutes):
                 return "what enough would cost is not known"
             return f"enough would take {self.minutes:.0f} minutes more"
-        shown = [self.shown(x) for x in (self.estimate, self.low, self.high)]
-        return f"{shown[0]}{self.unit} ({shown[1]} to {shown[2]})"
+        estimate, interval = self.numbers.split(" ", 1)
+        return f"{estimate}{self.unit} {interval}"
+
+    @property
+    def numbers(self) -> str:
+        """The estimate and its interval, without the unit."""
+        estimate, low, high = map(self.shown, (self.estimate, self.low, self.high))
+        return f"{estimate} ({low} to {high})"
 
     @property
     def brief(self) -> str:
@@ -252,8 +259,12 @@ class Effect(Plain, frozen=True):
 
     def shown(self, value: float) -> str:
         """A value of the effect in its unit, which is not written."""
-        # Without a sign before a zero.
-        return f"{round(100 * value, 1) + 0.0:g}" if self.unit == "%" else f"{value:.3g}"
+        # Zeros have no sign.
+        if self.unit == "%":
+            return f"{round(100 * value, 1) + 0.0:g}"
+        if not self.part.is_factor:
+            return f"{round(value, 2) + 0.0:.3g}"
+        return f"{value:.3g}" if value < 1000 else f"{float(f'{value:.3g}'):,.0f}"
 
     @property
     def allowed(self) -> str:
@@ -321,7 +332,7 @@ def judge(
     records = store.read_records(Path(results, "runs"))
     study = read_study(results)
     smallest = content.smallest | larger_seen(study, content.smallest)
-    visible = max(content.terms.artefact_excess, smallest.get("artefact_excess", 0.0))
+    visible = smallest.get("artefact_excess", content.terms.artefact_excess)
     terms = replace(content.terms, artefact_excess=visible)
     doubted = doubted_measures(study, content.terms.agreement)
     rows = []

@@ -2,29 +2,51 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, get_args
 from urllib.parse import quote
 
+import msgspec
+
 from styleinv.live.labels import TITLES
+from styleinv.runs.record import Record
 from styleinv.runs.store import style_file_name
-from styleinv_book.claims import Effect, Records, Row, judge
-from styleinv_book.figures import RESULTS, VIEWER_PAGE, Picture, picture_table
+from styleinv_book.claims import (
+    COSTS,
+    TESTED,
+    Effect,
+    Part,
+    Records,
+    Row,
+    Verdict,
+    doubted_measures,
+    judge,
+    larger_seen,
+    read_claims,
+    read_study,
+    unit,
+)
+from styleinv_book.figures import RESULTS, VIEWER_PAGE, Picture, html_table
 from styleinv_book.rendering import render_macro
 from styleinv_book.viewer import link_to
 
 # The path as seen from a page; all pages are one folder down.
 CLAIMS = "../book/claims.yml"
+MINUS = "\N{MINUS SIGN}"
 MARGIN = 4  # percent of a drawing's width
-MOST_TICKS = 6
+MOST_TICKS = 8
 # Ticks between powers of ten, from the finest.
 FACTORS = ((1, 1.2, 1.5, 2, 3, 5, 7), (1, 2, 5))
+THUMBNAIL = 128  # pixels; the sizes of runs are multiples of it
 
 NAMES = {
     "structure": "structure kept",
     "largest_kept": "largest structure kept",
     "colour_distance": "distance of the colours",
-    "artefact_excess": "strangeness of places",
+    "artefact_excess": "what does not belong to the style",
     "artefact_area": "area that artefacts cover",
     "artefacts": "number of artefacts",
     "artefact_grid": "places of artefacts",
@@ -42,19 +64,83 @@ NAMES = {
 
 
 @dataclass(frozen=True)
+class Scale:
+    """A scale for all effects of one unit, in percent of a drawing's width.
+
+    Attributes:
+        is_log: on a log scale, a factor and its reciprocal are equally far from 1.
+        low, high: its ends, logarithms if it `is_log`.
+    """
+
+    is_log: bool
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, effects: Sequence[Effect]) -> Self:
+        """The scale that holds all intervals and bounds, and no difference at all."""
+        is_log = effects[0].part.is_factor
+        bounds = [bound for x in effects for bound in x.rule.bounds.values()]
+        ends = [end for x in effects for end in (x.low, x.high) if math.isfinite(end)]
+        shown = [math.log(x) if is_log else x for x in (*bounds, *ends, float(is_log))]
+        slack = 0.04 * (max(shown) - min(shown)) or 1.0
+        return cls(is_log, min(shown) - slack, max(shown) + slack)
+
+    def place(self, value: float) -> float:
+        """Where a value is; infinite ones are at the edges."""
+        if math.isinf(value):
+            return 0.0 if value < 0 else 100.0
+        share = ((math.log(value) if self.is_log else value) - self.low) / (self.high - self.low)
+        return round(MARGIN + (100 - 2 * MARGIN) * share, 1)
+
+    @cached_property
+    def ticks(self) -> list[float]:
+        """Round values, a few of them."""
+        return (_log_ticks if self.is_log else _ticks)(self.low, self.high)
+
+
+@dataclass(frozen=True)
 class Chart:
-    """Effects on one axis.
+    """Effects of one kind and unit, one below the other on one axis.
 
     Attributes:
         title: what the axis measures, with its unit.
-        rows: each effect with its places: low, high, estimate, and the ends of what its rule
-            allows, in percent of the width; None without an interval.
-        ticks: places and labels.
     """
 
     title: str
-    rows: Sequence[tuple[Effect, tuple[float, ...] | None]]
-    ticks: Sequence[tuple[float, str]]
+    effects: Sequence[Effect]
+    scale: Scale
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Places and labels."""
+        return [(self.scale.place(x), self.effects[0].shown(x)) for x in self.scale.ticks]
+
+    @property
+    def none(self) -> float:
+        """Where an effect that is none is."""
+        return self.scale.place(float(self.scale.is_log))
+
+
+def judged() -> list[Row]:
+    """All claims of the book, judged by its reference runs.
+
+    Raises:
+        ValueError: a record has been altered.
+    """
+    rows, altered = judge(RESULTS, CLAIMS)
+    if altered:
+        raise ValueError(f"altered records: {altered}")
+    return rows
+
+
+def counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many claims there are, and how many of each verdict, by names such as `n_undecided`."""
+    found = {
+        f"n_{verdict.replace(' ', '_')}": sum(row.verdict == verdict for row in rows)
+        for verdict in get_args(Verdict)
+    }
+    return found | {"n_claims": len(rows)}
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -68,56 +154,106 @@ def beside(*ids: str) -> str:
     return render_macro("claims.html.j2", "beside", rows)
 
 
-def section(row: Row) -> str:
-    """A claim: what was said, done and found, its effects on axes, a pair of pictures."""
-    groups = defaultdict[object, list[Effect]](list)
-    for effect in row.effects:
-        groups[effect.part.effect, effect.part.measure].append(effect)
-    charts = [chart(group) for group in groups.values()]
-    shown = next((x for x in row.effects if x.pair and not x.part.beside), None)
-    pictures = "" if shown is None else pair(shown.pair)
-    numbers = [effect.brief for effect in row.effects]
+def visible() -> str:
+    """A table of the smallest effects that count, and of how often eyes agree with each measure."""
+    content, study = read_claims(Path(CLAIMS)), read_study(RESULTS)
+    seen = larger_seen(study, content.smallest)
+    doubted = doubted_measures(study, content.terms.agreement)
+    asked = {row["measure"]: row for row in study["measures"] if row["among"] == TESTED}
+    rows = []
+    for measure, assumed in content.smallest.items():
+        step, own = seen.get(measure, assumed), unit(measure)
+        amount = f"{100 * step:g}%" if own == "%" else f"{step:.3g}{own}"
+        source = "what eyes tell apart" if measure in seen else "assumed"
+        agreement = "not asked"
+        if found := asked.get(measure):
+            agreement = f"{found['agreed']} of {found['decided']} pairs"
+        agreement += ": too few to decide" if measure in doubted else ""
+        rows.append((NAMES[measure], amount, source, agreement))
+    return html_table(("measure", "smallest effect that counts", "because", "eyes agree in"), rows)
+
+
+def sections(rows: Sequence[Row]) -> str:
+    """A section for every claim; effects of one unit are on one scale in all of them."""
+    scales = _scales(effect for row in rows for effect in row.effects)
+    return "".join(section(row, scales) for row in rows)
+
+
+def section(row: Row, scales: Mapping[str, Scale] | None = None) -> str:
+    """A claim: the verdict, what came out, a pair of pictures, effects on axes, and the rules.
+
+    Args:
+        scales: by unit; by default those that the claim's own effects need.
+    """
+    scales = scales or _scales(row.effects)
+    counted = [x for x in row.effects if not x.part.beside]
+    others = [x for x in row.effects if x.part.beside]
+    shown = next((x for x in (*counted, *others) if x.pair), None)
+    pictures = {} if shown is None else pair(shown.pair)
+    numbers = [effect.brief.replace("-", MINUS) for effect in row.effects]
     texts = {
         "The chapter.": row.claim.chapter,
         "What we did.": row.claim.did,
-        "What came out.": row.claim.reading.format(*numbers),
         "How sure.": row.claim.sure.format(*numbers),
         "What would change our mind.": row.claim.change,
         "Note.": row.claim.note,
     }
-    return render_macro("claims.html.j2", "section", row, texts, charts, shown, pictures)
-
-
-def chart(effects: Sequence[Effect]) -> Chart:
-    """Effects of one kind and measure, on a common axis that holds their intervals and bounds."""
-    some = effects[0]
-    # On a log scale, a factor and its reciprocal are equally far from 1.
-    is_log = some.part.is_factor
-    scale = math.log if is_log else float
-    bounds = [bound for effect in effects for bound in effect.rule.bounds.values()]
-    ends = [end for x in effects for end in (x.low, x.high) if math.isfinite(end)]
-    shown = [scale(x) for x in (*bounds, *ends, 1.0 if is_log else 0.0)]
-    slack = 0.08 * (max(shown) - min(shown)) or 1.0
-    low, high = min(shown) - slack, max(shown) + slack
-
-    def place(value: float) -> float:
-        inside = min(max(scale(value), low), high)
-        return round(MARGIN + (100 - 2 * MARGIN) * (inside - low) / (high - low), 1)
-
-    rows = []
-    for x in effects:
-        start = place(x.rule.above) if x.rule.above > -math.inf else 0.0
-        end = place(x.rule.below) if x.rule.below < math.inf else 100.0
-        has_interval = math.isfinite(x.low)
-        places = (*map(place, (x.low, x.high, x.estimate)), start, end) if has_interval else None
-        rows.append((x, places))
-    ticks = _log_ticks(low, high) if is_log else _ticks(low, high)
-    kind = {"ratio": "factor", "level": "", "difference": "difference"}.get(
-        some.part.effect, some.part.effect
+    return render_macro(
+        "claims.html.j2",
+        "section",
+        row,
+        row.claim.reading.format(*numbers),
+        texts,
+        list(_charts(counted, scales)),
+        list(_charts(others, scales)),
+        shown,
+        pictures,
+        rules(row.claim.parts),
     )
-    facts = NAMES.get(some.part.measure, some.part.measure.replace("_", " ")), kind, some.unit
-    title = ", ".join(fact.strip() for fact in facts if fact)
-    return Chart(title, rows, [(place(x), some.shown(x)) for x in ticks])
+
+
+def rules(parts: Sequence[Part]) -> str:
+    """The parts of a claim as YAML, as its file has them, but written out and without defaults."""
+    return msgspec.yaml.encode([_given(part) for part in parts]).decode()
+
+
+def _given(value: Any) -> Any:
+    if not isinstance(value, msgspec.Struct):
+        return value
+    given = ((x.name, getattr(value, x.name), x.default) for x in msgspec.structs.fields(value))
+    return {name: _given(found) for name, found, default in given if found != default}
+
+
+def _scales(effects: Iterable[Effect]) -> dict[str, Scale]:
+    """A scale for each unit."""
+    groups = defaultdict[str, list[Effect]](list)
+    for effect in effects:
+        groups[_unit(effect)].append(effect)
+    return {name: Scale.of(group) for name, group in groups.items()}
+
+
+def _charts(effects: Sequence[Effect], scales: Mapping[str, Scale]) -> Iterator[Chart]:
+    """Those with an interval, a chart for each kind of effect and unit."""
+    groups = defaultdict[tuple[str, str], list[Effect]](list)
+    for effect in effects:
+        if math.isfinite(effect.low):
+            groups[effect.part.effect, _unit(effect)].append(effect)
+    kinds = {"difference": "difference", "level": "share"}
+    for (effect, name), group in groups.items():
+        kind = kinds.get(effect, "")
+        yield Chart(", ".join(filter(None, (kind, name))), group, scales[name])
+
+
+def _unit(effect: Effect) -> str:
+    """What the axis of an effect is in."""
+    part = effect.part
+    if part.effect == "correlation between seeds":
+        return "correlation between two seeds"
+    if part.is_factor:
+        costs = "factor in iterations, evaluations or seconds"
+        return costs if part.measure in COSTS else f"factor, {NAMES[part.measure]}"
+    named = NAMES.get(part.measure, "structure kept")
+    return effect.unit.strip() or named
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -139,19 +275,37 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [1.0]
 
 
-def pair(runs: Records) -> str:
-    """The pictures of the runs of a comparison beside their style image."""
+def pair(runs: Records) -> dict[str, Picture]:
+    """The style image and the pictures of the runs of a comparison, small, by what they are."""
     (first, record), *_ = runs.items()
-    size = record.asked.height, record.asked.width
-    style = first.parents[1] / "styles" / style_file_name(record.source, min(size))
-    row = {
-        "style": Picture(quote(style.as_posix()), f"{record.style}: the style image", *size[::-1])
+    side = min(record.asked.height, record.asked.width)
+    source = (first.parents[1] / "styles" / style_file_name(record.source, side)).as_posix()
+    style = Picture(quote(source), f"{record.style}: the style image", *_small(record))
+    return {record.style: style} | {
+        label: Picture(
+            quote(path.with_suffix(".png").as_posix()),
+            f"{run.style}: {label}",
+            *_small(run),
+            f"{VIEWER_PAGE}{link_to(run)}",
+        )
+        for label, (path, run) in zip(_labels(list(runs.values())), runs.items(), strict=True)
     }
-    for path, run in runs.items():
-        asked = run.asked
-        facts = asked.layer, TITLES[asked.loss], asked.protocol.name, f"seed {asked.seed}"
-        link = f"{VIEWER_PAGE}{link_to(run)}"
-        source = quote(path.with_suffix(".png").as_posix())
-        alt = f"{run.style}: {', '.join(facts)}"
-        row[", ".join(facts)] = Picture(source, alt, asked.width, asked.height, link)
-    return picture_table({record.style: row})
+
+
+def _small(run: Record) -> tuple[int, int]:
+    """Width and height of a run's thumbnail."""
+    scale = THUMBNAIL / max(run.asked.width, run.asked.height)
+    return round(scale * run.asked.width), round(scale * run.asked.height)
+
+
+def _labels(runs: Sequence[Record]) -> list[str]:
+    """Layer and loss of each run; protocol and seed as well where the runs differ in them."""
+    labels = []
+    for asked in (run.asked for run in runs):
+        facts = [asked.layer, TITLES[asked.loss]]
+        if len({run.asked.protocol.name for run in runs}) > 1:
+            facts.append(asked.protocol.name)
+        if len({run.asked.seed for run in runs}) > 1:
+            facts.append(f"seed {asked.seed}")
+        labels.append(", ".join(facts))
+    return labels
