@@ -12,8 +12,8 @@ from urllib.parse import quote
 import msgspec
 
 from styleinv.live.labels import TITLES
+from styleinv.runs import store
 from styleinv.runs.record import Record
-from styleinv.runs.store import style_file_name
 from styleinv_book.claims import (
     COSTS,
     TESTED,
@@ -21,6 +21,7 @@ from styleinv_book.claims import (
     Part,
     Records,
     Row,
+    Terms,
     Verdict,
     doubted_measures,
     judge,
@@ -29,7 +30,14 @@ from styleinv_book.claims import (
     read_study,
     unit,
 )
-from styleinv_book.figures import RESULTS, VIEWER_PAGE, Picture, html_table
+from styleinv_book.figures import (
+    RESULTS,
+    VIEWER_PAGE,
+    Picture,
+    folded_origin,
+    html_table,
+    provenance,
+)
 from styleinv_book.rendering import render_macro
 from styleinv_book.viewer import link_to
 
@@ -134,6 +142,11 @@ def judged() -> list[Row]:
     return rows
 
 
+def terms() -> Terms:
+    """What the claims call near theta, and what else they agree on."""
+    return read_claims(Path(CLAIMS)).terms
+
+
 def counts(rows: Sequence[Row]) -> dict[str, int]:
     """How many claims there are, and how many of each verdict, by names such as `n_undecided`."""
     found = {
@@ -171,6 +184,12 @@ def visible() -> str:
         agreement += ": too few to decide" if measure in doubted else ""
         rows.append((NAMES[measure], amount, source, agreement))
     return html_table(("measure", "smallest effect that counts", "because", "eyes agree in"), rows)
+
+
+def origin() -> str:
+    """What made all runs that the claims choose among, folded."""
+    records = store.read_records(Path(RESULTS, "runs")).values()
+    return folded_origin(provenance([store.Run(record, None) for record in records]))
 
 
 def sections(rows: Sequence[Row]) -> str:
@@ -239,9 +258,9 @@ def _charts(effects: Sequence[Effect], scales: Mapping[str, Scale]) -> Iterator[
         if math.isfinite(effect.low):
             groups[effect.part.effect, _unit(effect)].append(effect)
     kinds = {"difference": "difference", "level": "share"}
-    for (effect, name), group in groups.items():
-        kind = kinds.get(effect, "")
-        yield Chart(", ".join(filter(None, (kind, name))), group, scales[name])
+    for (kind, name), group in groups.items():
+        title = ", ".join(filter(None, (kinds.get(kind), name)))
+        yield Chart(title, group, scales[name])
 
 
 def _unit(effect: Effect) -> str:
@@ -279,7 +298,7 @@ def pair(runs: Records) -> dict[str, Picture]:
     """The style image and the pictures of the runs of a comparison, small, by what they are."""
     (first, record), *_ = runs.items()
     side = min(record.asked.height, record.asked.width)
-    source = (first.parents[1] / "styles" / style_file_name(record.source, side)).as_posix()
+    source = (first.parents[1] / "styles" / store.style_file_name(record.source, side)).as_posix()
     style = Picture(quote(source), f"{record.style}: the style image", *_small(record))
     return {record.style: style} | {
         label: Picture(

@@ -12,6 +12,7 @@ from styleinv.encoder import LAYERS
 from styleinv.optim import decade
 from styleinv.runs import store
 from styleinv.runs.record import Record
+from styleinv_book.claims import Claim
 from styleinv_book.figures import BLUE, INK, ORANGE, plot_axes
 
 # From the first layer to the last: the deeper, the darker.
@@ -23,10 +24,10 @@ OVER_LOSS = {
 }
 
 
-def runs_of(results: str | Path, sweeps: Sequence[str], loss: str) -> list[Record]:
-    """The records of a loss in some of the reference sweeps."""
-    found = (store.read_records(Path(results, "runs", sweep)) for sweep in sweeps)
-    return [run for records in found for run in records.values() if run.asked.loss == loss]
+def runs_of(results: str | Path, claim: Claim) -> list[Record]:
+    """The records among which the first part of a claim chooses."""
+    chosen = claim.parts[0].runs
+    return list(chosen.among(store.read_records(Path(results, "runs"))).values())
 
 
 def by_layer(runs: Sequence[Record], at: float) -> Figure:
