@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 import scipy.stats
+from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -374,7 +375,8 @@ def test_the_real_claims_name_sweeps_and_pages_that_there_are() -> None:
     files = (reference.REFERENCE, reference.CHAPTER)
     known = {x for file in files for x in reference.read_reference(ROOT / "results" / file).sweeps}
     for claim in content.values():
-        assert (ROOT / f"{claim.figure}.md").is_file()
+        page, _, label = claim.figure.partition("#")
+        assert f"({label})=" in (ROOT / f"{page}.md").read_text(encoding="utf-8"), claim.figure
         assert all((claim.chapter, claim.did, claim.change))
         sides = [side for x in claim.parts for side in (x.runs, x.of, x.against) if side]
         named = {name for side in sides for name in claims.names(side.sweep)}
@@ -392,12 +394,76 @@ def test_a_section_shows_numbers_on_an_axis_with_units(tmp_path: Path) -> None:
     areas = {"gram": 0.02, "moment-1": 0.12}
     write(tmp_path, *(record(s, x, artefact_area=y) for s in STYLES for x, y in areas.items()))
     row = judged(tmp_path, part(measure="artefact_area", effect="difference", rule={"above": 0.01}))
-    section = claims_html.section(row)
-    assert "10% (10 to 10)" in section
-    assert "area that artefacts cover, difference, %" in section
-    assert '<section class="claim" id="c1">' in section
+    section = BeautifulSoup(claims_html.section(row), "html.parser")
+    assert section.select_one("section.claim#c1") is not None
+    assert [x.get_text() for x in section.select(".effects thead th")] == ["difference, %"]
+    (drawing,) = section.select("svg[role=img]")
+    assert drawing["aria-label"] == "10% (10 to 10), allowed: above 1%"
     assert "supported" in claims_html.summary([row])
-    for effects in ([replace(row.effects[0], low=x, high=9 * x) for x in (1e-3, 1.0, 50.0)],):
-        ticks = claims_html.chart(effects).ticks
-        assert 2 <= len(ticks) <= 8
-        assert all(0 <= place <= 100 for place, _ in ticks)
+
+
+def test_a_drawing_has_the_rule_and_its_bound(tmp_path: Path) -> None:
+    write(tmp_path, *pairs(8.0, STYLES[:6]), *pairs(2.0, STYLES[6:]))
+    section = claims_html.section(judged(tmp_path, part(rule={"above": 0.5, "below": 2.0})))
+    drawing = BeautifulSoup(section, "html.parser").select_one("svg[role=img]")
+    assert drawing is not None
+
+    def x(tag: str, name: str = "x1") -> list[float]:
+        return [float(str(found[name]).rstrip("%")) for found in drawing.select(tag)]
+
+    (none,), bounds, (dot,) = x(".none"), x(".bound"), x("circle", "cx")
+    (start,), (width,) = x("rect", "x"), x("rect", "width")
+    assert [start, start + width] == pytest.approx(bounds, abs=0.11)
+    assert none - bounds[0] == pytest.approx(
+        bounds[1] - none, abs=0.11
+    )  # 1/2 and 2, on a log scale
+    assert dot - none == pytest.approx(2 * (bounds[1] - none), abs=0.2)  # 4
+
+
+def test_one_unit_has_one_scale_in_all_claims(tmp_path: Path) -> None:
+    write(tmp_path, *pairs(2.0))
+    small = judged(tmp_path, part())
+    write(tmp_path, *pairs(64.0))
+    large = replace(judged(tmp_path, part()), id="C2")
+    page = BeautifulSoup(claims_html.sections([small, large]), "html.parser")
+    dots = [float(str(dot["cx"]).rstrip("%")) for dot in page.select("circle")]
+    axes = [axis.get_text(" ", strip=True) for axis in page.select("svg.axis")]
+    assert axes[0] == axes[1]
+    assert dots[0] < dots[1] - 30
+    assert {"2", "64"} <= {text.split()[1] for text in _found(page)}
+
+
+def _found(page: BeautifulSoup) -> list[str]:
+    return [cell.get_text(" ", strip=True) for cell in page.select(".effects tr td:last-child")][
+        ::2
+    ]
+
+
+def test_ticks_are_few_and_inside() -> None:
+    for low, high in ((1e-3, 9e-3), (1.0, 9.0), (50.0, 450.0), (1e-9, 1e9)):
+        for is_log in (True, False):
+            ends = (math.log(low), math.log(high)) if is_log else (low, high)
+            scale = claims_html.Scale(is_log, *ends)
+            assert 1 <= len(scale.ticks) <= claims_html.MOST_TICKS + 1
+            assert all(0 <= scale.place(x) <= 100 for x in scale.ticks)
+
+
+def test_rules_are_written_out_as_the_file_has_them() -> None:
+    """What is shown of every claim means the same as what the file says."""
+    for claim in claims.read_claims(REAL).claims.values():
+        shown = claims_html.rules(claim.parts)
+        assert msgspec.yaml.decode(shown, type=tuple[claims.Part, ...]) == claim.parts
+        assert "null" not in shown
+
+
+def test_counts_have_a_number_for_every_verdict(tmp_path: Path) -> None:
+    write(tmp_path, *pairs())
+    counts = claims_html.counts([judged(tmp_path, part())])
+    assert counts == {
+        "n_claims": 1,
+        "n_supported": 1,
+        "n_partly_supported": 0,
+        "n_not_supported": 0,
+        "n_undecided": 0,
+        "n_too_few_runs": 0,
+    }
