@@ -15,7 +15,17 @@ from styleinv.live.labels import TITLES
 from styleinv.protocol import FAST, FROM_NOISE, SLOW_AFTER
 from styleinv.runs.record import Record
 from styleinv.runs.store import read_records
-from styleinv_book.figures import INK, Album, Panel, curves, panel, plot_axes, plot_panel
+from styleinv_book.figures import (
+    INK,
+    Album,
+    Panel,
+    as_html,
+    curves,
+    panel,
+    plot_axes,
+    plot_panel,
+    provenance_line,
+)
 from styleinv_book.growth import SHADES, runs_of
 
 # The optimisers that are compared: title -> runs.
@@ -212,6 +222,13 @@ def ends(descents: Sequence[Descent]) -> list[Descent]:
     return [descent for descent in descents if descent.protocol == FAST.name]
 
 
+def ends_panel(descents: Sequence[Descent], file: Path) -> Panel:
+    """A tab with `ends_plot`, and what made the record in `file`."""
+    alt = "The loss where descent ends falls with the size and rises with the layer."
+    plot = as_html(ends_plot(descents, file.parent), alt)
+    return Panel("Record", plot, [], provenance_line(*_made_with(descents, file)))
+
+
 def ends_plot(descents: Sequence[Descent], results: Path) -> Figure:
     """The loss where descents end over the size: of the record, and of reference runs of `fast`."""
     figure, axes = plot_axes(3.4)
@@ -231,6 +248,18 @@ def ends_plot(descents: Sequence[Descent], results: Path) -> Figure:
     axes.minorticks_off()
     axes.legend(frameon=False)
     return figure
+
+
+def _made_with(descents: Sequence[Descent], file: Path) -> list[str]:
+    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return [
+        f"encoder {descents[0].encoder}",
+        f"styles {', '.join(sorted({short_name(x.style) for x in descents}))}",
+        f"record: <code>results/{file.name}</code>, {record['date'][:10]}, styleinv "
+        f"{record['styleinv']}, torch {record['torch']}",
+        f"up to {record['most']:,} evaluations, until the later half of them divides the loss by "
+        f"less than {record['least_gain']:g}",
+    ]
 
 
 def _is_kin(record: Record, descent: Descent) -> bool:
@@ -333,16 +362,3 @@ def going_on(descents: Sequence[Descent], gain: float) -> list[tuple[str, str, s
 
 def _rising(changes: Sequence[float], none: float) -> str:
     return f"{sum(change > none for change in changes)} of {len(changes)}"
-
-
-def provenance(descents: Sequence[Descent], file: Path) -> list[str]:
-    """What made the record, as facts of a provenance line."""
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return [
-        f"encoder {descents[0].encoder}",
-        f"styles {', '.join(sorted({short_name(x.style) for x in descents}))}",
-        f"record: <code>results/{file.name}</code>, {record['date'][:10]}, styleinv "
-        f"{record['styleinv']}, torch {record['torch']}",
-        f"up to {record['most']:,} evaluations, until the later half of them divides the loss by "
-        f"less than {record['least_gain']:g}",
-    ]
