@@ -237,20 +237,20 @@ class Effect(Plain, frozen=True):
             if math.isnan(self.minutes):
                 return "what enough would cost is not known"
             return f"enough would take {self.minutes:.0f} minutes more"
-        estimate, interval = self.numbers.split(" ", 1)
-        return f"{estimate}{self.unit} {interval}"
-
-    @property
-    def numbers(self) -> str:
-        """The estimate and its interval, without the unit."""
-        estimate, low, high = map(self.shown, (self.estimate, self.low, self.high))
-        return f"{estimate} ({low} to {high})"
+        shown = [self.shown(x) for x in (self.estimate, self.low, self.high)]
+        return f"{shown[0]}{self.unit} ({shown[1]} to {shown[2]})"
 
     @property
     def brief(self) -> str:
         """The estimate with its unit, for a sentence."""
         is_known = self.finding != "too few runs"
-        return f"{self.shown(self.estimate)}{self.unit}" if is_known else "(too few runs)"
+        return f"{self.rounded(self.estimate)}{self.unit}" if is_known else "(too few runs)"
+
+    @property
+    def numbers(self) -> str:
+        """The estimate and its interval, without the unit."""
+        estimate, low, high = map(self.rounded, (self.estimate, self.low, self.high))
+        return f"{estimate} ({low} to {high})"
 
     @property
     def unit(self) -> str:
@@ -259,9 +259,13 @@ class Effect(Plain, frozen=True):
 
     def shown(self, value: float) -> str:
         """A value of the effect in its unit, which is not written."""
-        # Zeros have no sign.
+        # Without a sign before a zero.
+        return f"{round(100 * value, 1) + 0.0:g}" if self.unit == "%" else f"{value:.3g}"
+
+    def rounded(self, value: float) -> str:
+        """The same for people: differences in hundredths, large factors without powers of ten."""
         if self.unit == "%":
-            return f"{round(100 * value, 1) + 0.0:g}"
+            return self.shown(value)
         if not self.part.is_factor:
             return f"{round(value, 2) + 0.0:.3g}"
         return f"{value:.3g}" if value < 1000 else f"{float(f'{value:.3g}'):,.0f}"

@@ -122,7 +122,7 @@ class Chart:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Places and labels."""
-        return [(self.scale.place(x), self.effects[0].shown(x)) for x in self.scale.ticks]
+        return [(self.scale.place(x), self.effects[0].rounded(x)) for x in self.scale.ticks]
 
     @property
     def none(self) -> float:
