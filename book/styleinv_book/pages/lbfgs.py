@@ -26,7 +26,7 @@ from styleinv_book.figures import (
     plot_panel,
     provenance_line,
 )
-from styleinv_book.growth import SHADES, runs_of
+from styleinv_book.growth import SHADES
 
 # The optimisers that are compared: title -> runs.
 Albums = Mapping[str, Album]
@@ -67,12 +67,17 @@ def to_theta(results: str, sweeps: Mapping[str, str], *losses: str) -> list[tupl
     """
     rows = []
     for loss in losses:
-        found = {title: runs_of(results, [sweep], loss) for title, sweep in sweeps.items()}
+        found = {title: _runs(results, sweep, loss) for title, sweep in sweeps.items()}
         common = set.intersection(*({run.source for run in runs} for runs in found.values()))
         for title, runs in found.items():
             own = [run for run in runs if run.source in common]
             rows.append((TITLES[loss], title, *_ended(own)))
     return rows
+
+
+def _runs(results: str, sweep: str, loss: str) -> list[Record]:
+    records = read_records(Path(results, "runs", sweep))
+    return [run for run in records.values() if run.asked.loss == loss]
 
 
 def _ended(runs: Sequence[Record]) -> tuple[str, ...]:
