@@ -60,15 +60,22 @@ def test_versions_and_fingerprints_agree(bundled: Encoder) -> None:
 
 
 def test_readme_picture_shows_the_reference_runs() -> None:
-    """Column by column, row by row, to the pixel."""
+    """Column by column, row by row, as far as JPEG keeps them; light enough for previews."""
+
+    def coarse(pixels: np.ndarray) -> np.ndarray:
+        return pixels.astype(float).reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+
+    file = ROOT / "book/style/picture.jpg"
+    assert file.stat().st_size < 300_000
+    assert str(file.relative_to(ROOT)) in (ROOT / "README.md").read_text(encoding="utf-8")
     runs = reference_runs("chapter", ROOT / "results")
-    with Image.open(ROOT / "book/picture.png") as picture:
+    with Image.open(file) as picture:
         drawn = np.asarray(picture.convert("RGB"))
-    for i, style in enumerate(("bundled:strokes", "skimage:coffee", "bundled:mosaic")):
-        for j, layer in enumerate(LAYERS, start=1):
-            top, left = 24 + i * 262, j * 262
-            shown = drawn[top : top + 256, left : left + 256]
-            np.testing.assert_array_equal(shown, runs[style, layer, "gram"].image)
+    for top, style in ((159, "skimage:coffee"), (421, "bundled:strokes")):
+        for left, layer in zip(range(262, 1304, 262), LAYERS, strict=True):
+            shown = coarse(drawn[top : top + 256, left : left + 256])
+            run = coarse(runs[style, layer, "gram"].image)
+            assert np.abs(shown - run).mean() < 10, (style, layer)  # others differ by 25 or more
 
 
 def test_home_shows_a_photograph_and_the_gram_matrix_of_every_layer() -> None:

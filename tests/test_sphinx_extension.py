@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 from sphinx.application import Sphinx
 from styleinv_book.sphinx_extension import name_fields
 
@@ -19,8 +20,10 @@ PICTURE = b"a picture"
 SHOWN = f'<img alt="" src="data:image/png;base64,{base64.b64encode(PICTURE).decode()}">'
 PAGES = {
     "index.md": '# Home\n\nA {term}`moment` & "more" of it.\n\nMore.\n\n'
-    "```{toctree}\nbook/glossary\nbook/numbers\nbook/equation\n```\n",
-    "book/equation.md": f"# Equation\n\n{{math}}`x`\n\n{SHOWN}\n\n<p>{SHOWN}</p>\n",
+    "```{toctree}\n:caption: Words\nbook/glossary\n```\n"
+    "```{toctree}\n:caption: Numbers\nbook/numbers\nbook/equation\n```\n",
+    "book/equation.md": "# Equation\n\n(fig-1-5)=\n{math}`x`\n\n```python\nimport secret\n```\n\n"
+    f"{SHOWN}\n\n<p>{SHOWN}</p>\n",
     "book/glossary.md": "# Glossary\n\n```{glossary}\nmoment\n  A *mean*,\n  or the like.\n```\n",
 }
 
@@ -41,6 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "html_theme": "sphinx_book_theme",
         "nb_ipywidgets_js": {},
         "nb_execution_mode": "off",
+        "html_baseurl": "https://someone.github.io/copy/",
         "templates_path": [str(ROOT / "book" / "templates")],
     }
     app = Sphinx(source, None, out, source / "doctrees", "html", settings, status=None)
@@ -65,6 +69,35 @@ def test_a_page_is_described_by_its_first_paragraph(home: BeautifulSoup) -> None
     text = "A moment & “more” of it."
     assert content("meta[name=description]") == content("meta[property='og:description']") == [text]
     assert content("meta[property='og:title']") == ["Home"]
+
+
+def test_a_preview_has_a_picture_with_a_whole_address(home: BeautifulSoup) -> None:
+    (picture,) = home.select("head meta[property='og:image']")
+    assert picture["content"] == "https://someone.github.io/copy/_static/picture.jpg"
+    with Image.open(ROOT / "book" / "style" / "picture.jpg") as image:
+        size = tuple(
+            int(str(home.select(f"head meta[property='og:image:{side}']")[0]["content"]))
+            for side in ("width", "height")
+        )
+        assert image.size == size
+
+
+def test_a_page_says_in_which_part_of_the_book_it_is(built: Path, home: BeautifulSoup) -> None:
+    (place,) = parsed(built / "book" / "equation.html").select("article .where")
+    assert place.get_text() == "Home / Numbers"
+    assert (built / "book" / str(place.a["href"])).resolve() == built / "index.html"
+    assert home.select(".where") == []
+
+
+def test_search_knows_figures_by_their_numbers_and_no_code(built: Path) -> None:
+    script = (built / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(script.removeprefix("Search.setIndex(").removesuffix(")"))
+    page = index["docnames"].index("book/equation")
+    assert index["alltitles"]["Figure 1.5"] == [[page, "fig-1-5"]]
+    assert parsed(built / "book" / "equation.html").select("#fig-1-5")
+    assert "mean" in index["terms"]
+    assert "secret" not in index["terms"]
+    assert "import secret" in parsed(built / "book" / "equation.html").get_text()
 
 
 def test_a_term_shows_its_meaning(home: BeautifulSoup) -> None:

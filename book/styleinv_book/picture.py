@@ -1,4 +1,4 @@
-"""Draw the README's picture, `book/picture.png`, from the reference runs."""
+"""Draw the README's picture, which previews of links show as well, from the reference runs."""
 
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from styleinv.runs.reference import reference_runs
 from styleinv.runs.store import style_file_name
 from styleinv_book.figures import DPI, INK
 
-STYLES = ("bundled:strokes", "skimage:coffee", "bundled:mosaic")
-SIZE, GAP, TOP = 256, 6, 24  # in pixels: an image's side, between images, above them
+STYLES = ("skimage:coffee", "bundled:strokes")
+SIZE, GAP, TOP = 256, 6, 159  # in pixels: an image's side, between images, above them
 ROOT = Path(__file__).parents[2]
+# Previews want about 1.9 times as wide as high, and at most some 300 kB: hence no PNG.
+FILE, QUALITY = ROOT / "book" / "style" / "picture.jpg", 75
 
 
 def picture(results: Path) -> Figure:
@@ -29,11 +31,14 @@ def picture(results: Path) -> Figure:
         for j, pixels in enumerate((np.asarray(image.convert("RGB")), *inversions)):
             left, bottom = j * (SIZE + GAP), height - TOP - (i + 1) * (SIZE + GAP) + GAP
             figure.figimage(pixels, left, bottom, origin="upper")
-    for j, title in enumerate(columns):
+    title = "What does a neural network call style?"
+    figure.text(0.5, 1 - 62 / height, title, ha="center", va="center", color=INK, size=32)
+    for j, label in enumerate(columns):
         middle = (j * (SIZE + GAP) + SIZE / 2) / width
-        figure.text(middle, 1 - TOP / 2 / height, title, ha="center", va="center", color=INK)
+        above = 1 - (TOP - 24) / height
+        figure.text(middle, above, label, ha="center", va="center", color=INK, size=18)
     return figure
 
 
 if __name__ == "__main__":
-    picture(ROOT / "results").savefig(ROOT / "book" / "picture.png", dpi=DPI)
+    picture(ROOT / "results").savefig(FILE, dpi=DPI, pil_kwargs={"quality": QUALITY})

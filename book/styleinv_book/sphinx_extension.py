@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import textwrap
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,14 +14,13 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from styleinv.runs.store import read_records
-from styleinv_book import live_page, weight
+from styleinv_book import findable, live_page, weight
 
 # GitHub and Binder both resolve this to the newest commit of the default branch.
 BRANCH = "HEAD"
 GLOSSARY = "book/glossary"
 # What `folded_origin` and `figure` in styleinv_book.figures write.
 THIS_NOTEBOOK = re.compile(r'<span class="this-notebook">(.*?)</span>')
-DESCRIPTION_LENGTH = 300  # in characters; search engines and previews show about half
 
 
 def copy_runs(app: Sphinx, exception: Exception | None) -> None:
@@ -73,22 +70,8 @@ def lead_to_sources(
                 link["url"] = link["url"].replace(f"{pagename}.ipynb", f"{pagename}.md")
 
 
-def describe(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: document | None
-) -> None:
-    """Put a page's first paragraph into its head, for search engines and previews."""
-    paragraph = doctree and next(doctree.findall(nodes.paragraph), None)
-    if paragraph:
-        text = escape(textwrap.shorten(paragraph.astext(), DESCRIPTION_LENGTH, placeholder=" …"))
-        context["metatags"] += f'''
-<meta name="description" content="{text}">
-<meta property="og:title" content="{escape(context["title"])}">
-<meta property="og:description" content="{text}">
-'''
-
-
 def link_notebook(app: Sphinx, doctree: document) -> None:
-    """Let figures lead to the executed notebook that has made them."""
+    """Let figures lead to the notebook that has made them."""
     env: Any = app.env  # MyST-NB adds its settings
     page = env.docname
     executed = Path(env.mystnb_config.output_folder, f"{page}.ipynb")
@@ -129,13 +112,16 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", lead_to_repository)
     # The theme makes its list of buttons before, at priority 501.
     app.connect("html-page-context", lead_to_sources, priority=502)
-    app.connect("html-page-context", describe)
     app.connect("doctree-read", link_notebook)
     app.connect("doctree-resolved", explain_terms)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-signature", name_fields)
     app.connect("build-finished", copy_runs)
     app.connect("build-finished", write_live_page)
+    app.add_builder(findable.BookBuilder, override=True)
+    app.connect("config-inited", findable.know_address)
+    app.connect("html-page-context", findable.describe)
+    app.connect("html-page-context", findable.say_where)
     app.connect("config-inited", weight.choose_mathjax)
     app.connect("html-page-context", weight.embedded_to_files)
     app.connect("build-finished", weight.write_mathjax)
