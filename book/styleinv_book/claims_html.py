@@ -176,7 +176,7 @@ def visible() -> str:
     rows = []
     for measure, assumed in content.smallest.items():
         step, own = seen.get(measure, assumed), unit(measure)
-        amount = f"{100 * step:g}%" if own == "%" else f"{step:.3g}{own}"
+        amount = f"{100 * step:.3g}%" if own == "%" else f"{step:.3g}{own}"
         source = "what eyes tell apart" if measure in seen else "assumed"
         agreement = "not asked"
         if found := asked.get(measure):
