@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy.optimize import isotonic_regression
 from scipy.stats import binomtest
 from styleinv_book.claims import TESTED
 from ways import write_record
@@ -141,16 +142,15 @@ def compare(differences: Sequence[float], answers: Sequence[int]) -> dict[str, A
     """How often a measure says what an eye says, among the pairs that the eye does not call a tie.
 
     `equal` are those of them in which the measure sees no difference; they do not agree.
-    `smallest` is the least difference from which on, among any twenty pairs that differ by about as
-    much, the two agree in nine of ten: large differences must not speak for small ones.
+    `smallest` is the difference from which on the two agree in nine of ten, by isotonic regression:
+    the larger the difference, the more often. At least twenty pairs must differ by as much or more.
     """
     pairs = zip(differences, answers, strict=True)
     decided = sorted((abs(d), bool(np.sign(d) == a)) for d, a in pairs if a)
-    sizes, agreed = (np.array(column) for column in zip(*decided, strict=True))
-    near = np.lib.stride_tricks.sliding_window_view(agreed, min(FEWEST, len(agreed))).mean(axis=1)
-    doubted = sizes[: len(near)][near < RELIABLE].max(initial=-1)
-    told = sizes[: len(near)] if len(agreed) >= FEWEST else sizes[:0]
-    reliable = told[told > doubted]
+    sizes, agreed = (np.array(column, float) for column in zip(*decided, strict=True))
+    size, first, count = np.unique(sizes, return_index=True, return_counts=True)
+    fit = isotonic_regression(np.add.reduceat(agreed, first) / count, weights=count).x
+    reliable = size[(fit >= RELIABLE) & (len(sizes) - first >= FEWEST)]
     interval = binomtest(int(agreed.sum()), len(agreed)).proportion_ci(method="wilson")
     return {
         "decided": len(agreed),

@@ -25,8 +25,17 @@ def test_agreement_is_counted_where_the_eye_decides() -> None:
     found = eye_study.compare([*differences, 7.0, 8.0], [*answers, 0, 0])
     assert (found["decided"], found["agreed"]) == (100, 80)
     assert [found["low"], found["high"]] == pytest.approx([0.7112, 0.8666], abs=1e-4)  # by hand
-    # Of the twenty from 2.7 on, 2.8 and 2.9 are wrong; of those from 2.6 on, 2.6 as well.
-    assert found["smallest"] == pytest.approx(2.7)
+    assert found["smallest"] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("count", [300, 10_000])
+def test_the_smallest_difference_is_the_true_one_from_few_answers_and_from_many(count: int) -> None:
+    """Right with probability 1 - exp(-d) / 2, which is 0.9 at d = log 5, however many are asked."""
+    chance = np.random.default_rng(count)
+    differences = chance.exponential(2, count)
+    right = chance.random(count) < 1 - np.exp(-differences) / 2
+    found = eye_study.compare(differences.tolist(), np.where(right, 1, -1).tolist())
+    assert found["smallest"] == pytest.approx(math.log(5), rel=0.4 if count < 1000 else 0.2)
 
 
 def test_a_measure_that_only_guesses_has_no_smallest_difference() -> None:
