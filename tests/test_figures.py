@@ -94,11 +94,28 @@ def test_styles_of_one_short_name_stay_apart(album: Album) -> None:
     assert labels(figures.panel(cells)) == (shown, ["row"])
 
 
-@pytest.mark.parametrize(("width", "columns", "to"), [(16, 1, 256), (64, 3, 192), (256, 6, 256)])
-def test_pictures_are_enlarged_to_whole_multiples(width: int, columns: int, to: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "columns", "to", "is_wide"),
+    [
+        (16, 1, 256, False),
+        (64, 4, 192, True),
+        (64, 8, 128, True),
+        (128, 7, 128, True),
+        (256, 2, 256, False),
+        (256, 3, 256, True),
+        (256, 5, 128, False),
+        (256, 7, 128, True),
+        (768, 2, 128, False),
+    ],
+)
+def test_pictures_are_shown_at_whole_multiples_or_parts(
+    width: int, columns: int, to: int, is_wide: bool
+) -> None:
     row = {str(i): Picture("x.png", "x", width, width) for i in range(columns)}
-    images = soup(figures.picture_table({"row": row})).find_all("img")
-    assert {str(img["width"]) for img in images} == {str(to)}
+    table = soup(figures.picture_table({"row": row}))
+    assert {str(img["width"]) for img in table.find_all("img")} == {str(to)}
+    assert bool(table.select(".full-width")) == is_wide
+    assert bool(table.select(".one-to-one")) == bool(table.select(".reduced")) == (to < width)
 
 
 def test_embedded_pictures_are_the_runs_pixels(album: Album) -> None:
@@ -243,7 +260,8 @@ def test_the_same_plot_gives_the_same_svg(album: Album) -> None:
     runs = {loss: album.runs[STYLES[0], LAYERS[0], loss] for loss in LOSSES}
     first, second = (figures.as_html(figures.curves(runs), "Curves") for _ in range(2))
     assert first == second
-    assert 'alt="Curves"' in first
+    (drawn,) = soup(first).find_all("svg")
+    assert drawn["aria-label"] == "Curves"
 
 
 def test_every_loss_has_a_title() -> None:

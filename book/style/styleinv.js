@@ -1,11 +1,67 @@
+(() => {
+'use strict';
+
 // A box that scrolls can be reached with the keyboard, also one in a fold that has just been opened.
 // The theme does this for code, but only when the window changes.
 function makeReachable() {
-  for (const box of document.querySelectorAll("pre, .scroll, .pst-scrollable-table-container")) {
+  for (const box of document.querySelectorAll('pre, .scroll, .pst-scrollable-table-container')) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
-    else box.removeAttribute("tabindex");
+    else box.removeAttribute('tabindex');
   }
 }
 
-for (const event of ["load", "resize"]) window.addEventListener(event, makeReachable);
-document.addEventListener("toggle", makeReachable, true);
+// What a reader has chosen in one figure, all figures show that have it: on this page, and on the
+// next ones where the browser lets pages remember something.
+const TABS = 'styleinv-tabs', MOST_TITLES = 20;
+
+function remembered() {
+  try {
+    const titles = JSON.parse(localStorage.getItem(TABS));
+    return Array.isArray(titles) ? titles : [];
+  } catch {
+    return [];
+  }
+}
+
+function remember(titles) {
+  try {
+    localStorage.setItem(TABS, JSON.stringify(titles));
+  } catch {
+    // It is remembered until the reader leaves the page.
+  }
+}
+
+// By their title.
+function tabsOf(figure) {
+  const inputs = [...figure.querySelectorAll('.tabs > input')];
+  return new Map(inputs.map((input) => [input.labels[0].textContent, input]));
+}
+
+function setUpTabs() {
+  const figures = [...document.querySelectorAll('figure.runs')].map(tabsOf);
+  let chosen = remembered();  // the latest first
+
+  function show(tabs) {
+    const title = chosen.find((one) => tabs.has(one));
+    if (title !== undefined) tabs.get(title).checked = true;
+  }
+  figures.forEach(show);
+  for (const tabs of figures) {
+    for (const [title, input] of tabs) {
+      input.addEventListener('change', () => {
+        const before = input.labels[0].getBoundingClientRect().top;
+        chosen = [title, ...chosen.filter((one) => one !== title)].slice(0, MOST_TITLES);
+        remember(chosen);
+        figures.forEach(show);
+        // Other figures above may be higher now; this one stays where the reader has it.
+        scrollBy({ top: input.labels[0].getBoundingClientRect().top - before, behavior: 'instant' });
+      });
+    }
+  }
+}
+
+setUpTabs();
+for (const event of ['load', 'resize']) addEventListener(event, makeReachable);
+document.addEventListener('toggle', makeReachable, true);
+document.addEventListener('change', makeReachable);
+})();

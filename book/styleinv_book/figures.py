@@ -5,12 +5,15 @@ alternative and, for reference runs, a link to its state in the viewer. Line plo
 """
 
 import base64
+import hashlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BytesIO
+from io import BytesIO, StringIO
+from math import ceil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,6 +37,9 @@ from styleinv_book.rendering import render_macro
 from styleinv_book.viewer import link_to
 
 DPI = 100
+# In pixels: how wide a row of pictures can be, and the pictures in it at most and at least. Rows
+# wider than the text reach into the margin.
+ROOM, TEXT, LARGEST, SMALLEST = 920, 640, 256, 128
 # The paths as seen from a page; all pages are one folder down.
 VIEWER_PAGE, RESULTS, OWN_RUNS = "../notebooks/viewer.html", "../results", "../_build/runs"
 INK = "#222222"
@@ -73,6 +79,19 @@ class Picture:
     height: int
     link: str = ""
     failure: str = ""
+
+    def shown(self, columns: int) -> tuple[int, int]:
+        """Its width and height on a page, beside others in so many columns.
+
+        A whole multiple of its own size: the largest that is at most `LARGEST` pixels wide and
+        leaves room for the other columns, but no less than `SMALLEST`. Where one to one does not
+        fit, half of it, or a third and so on. What is still too wide scrolls.
+        """
+        room = min(LARGEST, ROOM // columns)
+        if self.width > room and (parts := self.width // SMALLEST) > 1:
+            return round(self.width / parts), round(self.height / parts)
+        zoom = max(room // self.width, ceil(SMALLEST / self.width))
+        return zoom * self.width, zoom * self.height
 
 
 @dataclass(frozen=True)
@@ -302,10 +321,15 @@ def figure(name: str, caption: str, *tabs: Panel | None) -> str:
 def picture_table(rows: Mapping[str, Mapping[str, Picture | None]]) -> str:
     """Pictures by the labels of their row and their column, as an HTML table with headers.
 
-    All rows have the same columns. Small pictures are enlarged, unsmoothed, to a whole multiple
-    that a page has room for.
+    All rows have the same columns; `Picture.shown` says how large the pictures are. Where they are
+    smaller than they could be, a reader can have them one to one.
     """
-    return render_macro("figures.html.j2", "picture_table", rows)
+    columns = max(map(len, rows.values()), default=0)
+    pictures = [picture for row in rows.values() for picture in row.values() if picture]
+    widths = [picture.shown(columns)[0] for picture in pictures]
+    is_wide = columns * max(widths, default=0) > TEXT
+    reduced = any(width < x.width for width, x in zip(widths, pictures, strict=True))
+    return render_macro("figures.html.j2", "picture_table", rows, columns, is_wide, reduced)
 
 
 def embedded(pixels: Pixels, alt: str) -> Picture:
@@ -313,20 +337,29 @@ def embedded(pixels: Pixels, alt: str) -> Picture:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     height, width = pixels.shape[:2]
-    return Picture(_data_url("png", buffer), alt, width, height)
-
-
-def _data_url(kind: str, content: BytesIO) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Picture(source, alt, width, height)
 
 
 def as_html(figure: Figure, alt: str) -> str:
-    """A line plot as an HTML image that carries its own SVG."""
-    buffer = BytesIO()
-    # With a fixed salt for ids and without a date, the same plot gives the same file.
+    """A plot as SVG within HTML, without a background.
+
+    Its colours are custom properties of CSS, such as `--plot-0072b2`, so that a page's style sheet
+    can give them other values where the background is dark.
+    """
+    buffer = StringIO()
+    # With a fixed salt for ids and without a date, the same plot gives the same text.
     with plt.rc_context({"svg.hashsalt": "styleinv"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return render_macro("figures.html.j2", "plot", _data_url("svg+xml", buffer), alt)
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    (view,) = re.findall('viewBox="([^"]*)"', text := buffer.getvalue())
+    drawn = text[text.index("</metadata>") + len("</metadata>") : text.rindex("</svg>")]
+    # Without its style sheet, which would be for the whole page, and without empty lines.
+    drawn = re.sub("<style.*?</style>|<!--.*?-->", "", " ".join(drawn.split()))
+    drawn = re.sub('#([0-9a-f]{6})(?=[;"])', r"var(--plot-\1, #\1)", drawn)
+    # No other plot on the page has these ids.
+    own = hashlib.sha256(drawn.encode()).hexdigest()[:8]
+    drawn = re.sub('( id="|url\\(#|href="#)', rf"\g<1>{own}-", drawn)
+    return render_macro("figures.html.j2", "plot", view, drawn, alt)
 
 
 def curves(runs: Mapping[str, Run]) -> Figure:

@@ -144,6 +144,8 @@ def opened_page(
         yield page, messages, refused
 
 
+STYLES_OF = """selector => [...document.querySelectorAll(selector)].map(
+  element => getComputedStyle(element)).map(s => [s.color, s.fontWeight, s.fill])"""
 NOT_TYPESET = ".math:not(:has(mjx-container)), mjx-merror, [data-mjx-error]"
 # The live page has places for pictures that are still to come.
 MISSING_PICTURES = """[...document.images].filter(i => i.src && !i.naturalWidth)
@@ -289,6 +291,50 @@ def test_tables_unfold_and_tabs_switch(page: tuple[Page, list[str]], site: str) 
     assert (reference.is_visible(), build.is_visible()) == (False, True)
     opened.keyboard.press("ArrowLeft")
     assert (reference.is_visible(), build.is_visible()) == (True, False)
+
+
+@pytest.mark.browser
+def test_the_choice_of_a_tab_holds_for_all_figures(browser: Browser, site: str) -> None:
+    """Also for those on other pages, and a figure stays where it was when it was chosen."""
+    with browser.new_context(viewport={"width": DESK, "height": 800}) as context:
+        page = context.new_page()
+        page.goto(f"{site}/notebooks/experiments.html", wait_until="load")
+        page.evaluate(SHOW_ALL)
+        tab = page.locator("#figure-1-7").get_by_text("This build")
+        tab.scroll_into_view_if_needed()
+        before = tab.bounding_box()
+        tab.click()
+        after = tab.bounding_box()
+        assert before is not None
+        assert after is not None
+        assert after["y"] == pytest.approx(before["y"], abs=2)
+        for address in ("experiments", "more_examples"):
+            page.goto(f"{site}/notebooks/{address}.html", wait_until="load")
+            chosen = page.locator(".tabs > input:checked + label").all_inner_texts()
+            assert "This build" in chosen
+            assert "Reference runs" not in chosen
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_captions_and_plots_are_as_dark_as_the_text(
+    browser: Browser, site: str, soups: dict[str, BeautifulSoup], theme: Literal["light", "dark"]
+) -> None:
+    """And plots have no ground of their own, so that they can be read in both themes."""
+    pages = [name for name, soup in soups.items() if soup.select("figure figcaption")]
+    plots = 0
+    for name in pages:
+        with opened_page(browser, site, f"{site}/{name}", theme, DESK) as (page, _, _):
+            text = page.evaluate("getComputedStyle(document.querySelector('article p')).color")
+            said = page.evaluate(STYLES_OF, "figcaption")
+            assert {(colour, weight) for colour, weight, _ in said} <= {(text, "400")}, name
+            drawn = page.evaluate(STYLES_OF, "svg.plot")
+            assert {fill for _, _, fill in drawn} <= {text}, name
+            grounds = "[...document.querySelectorAll('svg.plot')].map(x => x.querySelector('path'))"
+            fills = page.evaluate(f"{grounds}.map(x => getComputedStyle(x).fill)")
+            assert {*fills} <= {"none"}, name
+            plots += len(drawn)
+    assert plots
 
 
 def test_jupyter_book_alone_builds_the_pages(tmp_path: Path) -> None:
