@@ -22,7 +22,7 @@ from tests.conftest import ROOT, refuse_others
 STOPS = (1, 2, 9)
 STYLE = np.array([[[5, 1], [0, 0], [0, 0]], [[5, 3], [3, 0], [0, 1]]])
 NOISE = np.array([[[1, 2], [2, 1], [0, 0]], [[0, 1], [2, 1], [2, 0]]])
-STYLE_SHEETS, SCRIPT = ("styleinv.css", "interactive.css"), "interactive.js"
+STYLE_SHEETS, SCRIPTS = ("styleinv.css", "interactive.css"), ("styleinv.js", "interactive.js")
 
 
 def picture(grey: int) -> Picture:
@@ -74,7 +74,8 @@ def address(tmp_path_factory: pytest.TempPathFactory, panel: figures.Panel) -> s
         '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
         f"<style>{''.join(map(in_style, STYLE_SHEETS))}</style>"
         f"<main><h1>Interaction</h1><div>{panel.content}</div>"
-        f"{interactive.toy_maps(STYLE, NOISE)}{QUESTION}</main><script>{in_style(SCRIPT)}</script>"
+        f"{interactive.toy_maps(STYLE, NOISE)}{QUESTION}</main>"
+        f"<script>{''.join(map(in_style, SCRIPTS))}</script>"
     )
     return file.as_uri()
 
