@@ -27,6 +27,8 @@ def test_a_check_names_the_sweeps_and_adds_up_their_runs(tmp_path: Path) -> None
     assert gram.minutes == pytest.approx(spent / 60)
     assert gram.repeat == 'make repeat CLAIMS=C2 ONLY="chapter chapter-more"'
     assert gram.recompute == "styleinv claims C2"
+    assert gram.commands == (gram.recompute, gram.sample, gram.repeat)
+    assert seeds.commands == ("styleinv claims C13",)
     assert (seeds.sweeps, seeds.runs, seeds.minutes) == ([], 0, 0)
 
 

@@ -54,6 +54,11 @@ class Check(Plain, frozen=True):
         """The command that makes all of the runs again, and judges the claim by them."""
         return f'make repeat CLAIMS={self.row.id} ONLY="{" ".join(self.sweeps)}"'
 
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """All of them; a claim that no run is about has only the first."""
+        return (self.recompute, self.sample, self.repeat) if self.sweeps else (self.recompute,)
+
 
 def checks(rows: Sequence[Row], results: str | Path) -> list[Check]:
     """What checking each of the judged claims takes."""
