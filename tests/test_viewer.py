@@ -307,7 +307,7 @@ def test_numbers_and_curve_of_a_run(tab: Page, address: str) -> None:
     visit(tab, f"{address}#style=bundled:strokes&loss=moment-4")
     numbers = tab.locator("dl").inner_text().split("\n")
     facts = dict(zip(numbers[::2], numbers[1::2], strict=True))
-    assert facts["warm-ups"] == "N = 2, N = 3 compressed, N = 4 compressed"
+    assert facts["first stages"] == "N = 2, N = 3 compressed, N = 4 compressed"
     assert (facts["budget"], facts["stopped by"]) == ("9 evaluations", "budget")
     curve = tab.get_by_role("img", name=re.compile("^Loss curve: from .* after 9 evaluations$"))
     assert {"N = 2", "N = 4"} <= set(curve.locator("text").all_text_contents())

@@ -160,7 +160,7 @@ def _facts(record: Record) -> dict[str, str]:
         "protocol": f"{protocol.name} ({protocol.method})",
         "theta": "none" if protocol.theta is None else f"{protocol.theta:g}",
         "budget": budget_of(protocol),
-        "warm-ups": ", ".join(map(title_of, asked.stages)) or "none",
+        "first stages": ", ".join(map(title_of, asked.stages)) or "none",
         "encoder": f"{asked.encoder} ({asked.encoder_sha256[:12]})",
         "computed on": f"{made.device}, {made.processor}, {made.threads} threads",
         "torch": made.torch,

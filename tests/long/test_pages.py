@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from bs4 import BeautifulSoup
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, Response
 
 from tests.conftest import PROGRAM, ROOT, refuse_others
 from tests.test_book import new_project
@@ -147,6 +147,13 @@ def opened_page(
 STYLES_OF = """selector => [...document.querySelectorAll(selector)].map(
   element => getComputedStyle(element)).map(s => [s.color, s.fontWeight, s.fill])"""
 NOT_TYPESET = ".math:not(:has(mjx-container)), mjx-merror, [data-mjx-error]"
+SCROLLED_EQUATIONS = """[...document.querySelectorAll("mjx-container")]
+  .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.textContent)"""
+# A table that scrolls says so.
+UNMARKED_TABLES = """[...document.querySelectorAll(".scroll, .pst-scrollable-table-container")]
+  .filter(e => e.scrollWidth > e.clientWidth)
+  .filter(e => !getComputedStyle(e, "::before").content.includes("scrolls"))
+  .map(e => e.textContent.slice(0, 80))"""
 # The live page has places for pictures that are still to come.
 MISSING_PICTURES = """[...document.images].filter(i => i.src && !i.naturalWidth)
   .map(i => i.outerHTML)"""
@@ -171,6 +178,8 @@ def test_every_page_in_a_browser(
             found = {
                 "missing pictures": page.evaluate(MISSING_PICTURES),
                 "equations": page.locator(NOT_TYPESET).all_inner_texts(),
+                "scrolled equations": page.evaluate(SCROLLED_EQUATIONS),
+                "unmarked tables": page.evaluate(UNMARKED_TABLES),
                 "wide": page.evaluate("document.documentElement.scrollWidth") > width + 1,
                 "axe": violations(page),
                 "console": said,
@@ -232,14 +241,90 @@ def test_the_live_page_computes(browser: Browser, built: Path) -> None:
 
 
 @pytest.mark.browser
-def test_search_finds_pages(page: tuple[Page, list[str]], site: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("Figure 1.5", "notebooks/experiments.html#fig-1-5"),
+        ("equation 1.2", "notebooks/style_loss.html#eq-1-2"),
+        ("receptive field", "book/glossary.html#term-receptive-field"),
+        ("moment", "book/glossary.html#term-moment"),
+    ],
+)
+def test_search_finds_what_is_meant(
+    page: tuple[Page, list[str]], site: str, words: str, place: str
+) -> None:
+    """It comes first; what the results quote is no code."""
     opened, refused = page
     opened.goto(f"{site}/search.html")
-    opened.locator("main input[name=q], .bd-article-container input[name=q]").first.fill("moment")
+    opened.locator("main input[name=q], .bd-article-container input[name=q]").first.fill(words)
     opened.keyboard.press("Enter")
-    opened.wait_for_url("**/search.html?q=moment*")
-    opened.wait_for_selector("#search-results li a[href*='experiments.html']")
+    opened.wait_for_url("**/search.html?q=*")
+    opened.wait_for_selector("#search-results li .context")
+    first = opened.locator("#search-results li > a").first.evaluate("link => link.href")
+    assert first == f"{site}/{place}"
+    assert "import " not in opened.locator("#search-results").inner_text()
     assert refused == []
+
+
+MEGABYTE = 1_000_000
+
+
+@pytest.mark.browser
+def test_the_book_is_light(
+    browser: Browser, built: Path, site: str, soups: dict[str, BeautifulSoup]
+) -> None:
+    """All of it, and what a browser loads of a page before its reader does anything."""
+    book = sum(file.stat().st_size for file in built.rglob("*") if file.is_file())
+    assert book < 70 * MEGABYTE
+    loaded = {}
+    for name in soups:
+        with browser.new_context(viewport={"width": DESK, "height": 800}) as context:
+            opened = context.new_page()
+            sizes: list[int] = []
+            opened.on("response", lambda got, to=sizes: to.append(content_length(got)))
+            opened.goto(f"{site}/{name}", wait_until="networkidle")
+            loaded[name] = sum(sizes)
+    assert loaded["book/intro.html"] < 2 * MEGABYTE
+    assert {name: size for name, size in loaded.items() if size > 5 * MEGABYTE} == {}
+
+
+def content_length(response: Response) -> int:
+    return int(response.headers.get("content-length", 0))
+
+
+def test_pictures_have_a_text_alternative(soups: dict[str, BeautifulSoup]) -> None:
+    without = [
+        f"{name}: {str(image)[:200]}"
+        for name, soup in soups.items()
+        for image in soup.select("article img")
+        if not image.get("alt")
+    ]
+    assert without == []
+
+
+def test_claims_lead_to_figures_not_to_pages(built: Path, soups: dict[str, BeautifulSoup]) -> None:
+    """Links to a figure of another page end in the place of one, with a picture behind it."""
+    links = [
+        str(link["href"])
+        for link in soups["notebooks/claims.html"].select("article a[href*='.html']")
+        if "figure" in link.get_text().lower()
+    ]
+    assert len(links) > 10
+    for link in links:
+        path, _, place = link.partition("#")
+        page = (built / "notebooks" / path).resolve().relative_to(built.resolve())
+        target = soups[page.as_posix()].find(id=place) if place else None
+        assert target is not None, link
+        figure = target if target.name == "figure" else target.find_next("figure")
+        assert figure is not None, link
+
+
+def test_a_page_says_where_it_is_and_what_comes_next(soups: dict[str, BeautifulSoup]) -> None:
+    page = soups["notebooks/style_loss.html"]
+    assert page.select_one(".where").get_text() == "Home / The chapter"
+    titles = [x.get_text(strip=True) for x in page.select(".prev-next-title")]
+    names = ("notebooks/from_scratch.html", "notebooks/training.html")
+    assert titles == [soups[x].h1.get_text().rstrip("#") for x in names]
 
 
 def test_without_a_repository_there_are_no_launch_buttons(soups: dict[str, BeautifulSoup]) -> None:
