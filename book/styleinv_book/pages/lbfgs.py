@@ -311,7 +311,7 @@ def looked_around(descents: Sequence[Descent]) -> tuple[list[str], list[list[str
     """Head and rows of a table of the ends from which exact steps were made, by size per number."""
     found = sorted((x for x in descents if x.steps), key=lambda x: x.free / x.constraints)
     rows = [[title, *map(cell, found)] for title, cell in LOOKED.items()]
-    return ["", *(descent.label for descent in found)], rows
+    return ["at the end of a descent", *(descent.label for descent in found)], rows
 
 
 # The first stage of `fast`, and when to stop.
