@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from styleinv import invert, load_style
 from styleinv.images import Pixels, to_uint8
 from styleinv.live.recipe import read_recipe
 from styleinv.styles import PAINTED
+from tests import pictures
 from tests.conftest import refuse_others
 from tests.test_live import button, number, pick, picture
 
@@ -62,8 +64,7 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
 def page(context: "BrowserContext", live_address: str) -> Iterator["Page"]:
     """The page at a small size; it must end without an error or a question to another host."""
     opened, problems = watched(context, live_address)
-    opened.goto(live_address)
-    opened.get_by_label("Size in pixels").fill("32")
+    opened.goto(f"{live_address}#size=32")
     yield opened
     assert problems == []
 
@@ -87,8 +88,9 @@ def expect_message(page: "Page", text: str) -> None:
     expect(page.locator("p[role=status]")).to_have_text(re.compile(text))
 
 
-def workers(page: "Page") -> int:
-    return int(page.evaluate("workers"))
+def expect_workers(page: "Page", count: int) -> None:
+    """Wait for what is measured, which ends by itself."""
+    page.wait_for_function(f"workers === {count}")
 
 
 def shown(page: "Page", selector: str) -> Pixels:
@@ -139,7 +141,7 @@ def test_a_run_from_start_to_its_picture(page: "Page") -> None:
     style = to_uint8(load_style("bundled:strokes", 32))
     assert (shown(page, ".viewer-left") == style).all()
     made = shown(page, ".viewer-stage img")
-    assert workers(page) == 0
+    expect_workers(page, 0)
     button(page, "Save").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="strokes-relu_1_1-moment-1-32-seed0.png").click()
@@ -178,7 +180,7 @@ def test_pause_step_resume_stop(page: "Page") -> None:
     expect(button(page, "Pause")).to_be_enabled()
     button(page, "Stop").click()
     expect(page.get_by_text("ended: stopped", exact=True)).to_be_visible()
-    assert workers(page) == 0
+    expect_workers(page, 0)
     button(page, "Reset").click()
     expect(picture(page)).to_have_count(0)
 
@@ -193,7 +195,7 @@ def test_several_runs_at_once(
     page.get_by_label("Optimiser").select_option("chapter")
     start(page, "Four layers")
     expect(picture(page)).to_have_count(at_once)
-    assert workers(page) == at_once
+    expect_workers(page, at_once)
     heads = page.locator("thead th").all_inner_texts()
     assert heads == ["relu_1_1", "relu_1_2", "relu_2_1", "relu_2_2"]
     if at_once == 1:
@@ -202,7 +204,7 @@ def test_several_runs_at_once(
         assert page.get_by_text("ended: stopped", exact=True).count() == 1
     button(page, "Stop").click()
     expect(button(page, "Start")).to_be_enabled()
-    assert workers(page) == 0
+    expect_workers(page, 0)
     assert problems == []
 
 
@@ -291,10 +293,17 @@ def test_an_upload_leaves_the_other_choices(page: "Page") -> None:
 def test_what_is_no_image_is_said(page: "Page", name: str, size: int, text: str, said: str) -> None:
     page.evaluate(DROP, [name, size, text])
     expect_message(page, said)
-    assert workers(page) == 0
+    expect_workers(page, 0)
     start(page, "relu_1_1")
     expect(picture(page)).to_be_visible()
     expect_message(page, "^$")
+
+
+def test_an_image_of_nothing_is_refused(page: "Page", tmp_path: Path) -> None:
+    path = tmp_path / "glass.png"
+    Image.new("RGBA", (40, 40)).save(path)
+    page.locator("input[type=file]").first.set_input_files(path)
+    expect_message(page, "^Image 'glass.png' is transparent everywhere, so that there is nothing")
 
 
 def test_an_image_of_few_pixels_is_refused(page: "Page", tmp_path: Path) -> None:
@@ -350,7 +359,7 @@ def test_an_engine_that_fails_is_said(page: "Page", parts: dict[str, str], said:
     expect_message(page, said)
     expect(page.get_by_text("failed", exact=True)).to_be_visible()
     expect(button(page, "Start")).to_be_enabled()
-    assert workers(page) == 0
+    expect_workers(page, 0)
 
 
 def test_what_is_not_loaded_yet_is_not_skipped(
@@ -367,7 +376,7 @@ def test_what_is_not_loaded_yet_is_not_skipped(
     held[0].continue_()
     expect(page.get_by_text("ended: theta", exact=True)).to_be_visible()
     button(page, "Stop").click()
-    assert workers(page) == 0
+    expect_workers(page, 0)
     assert problems == []
 
 
@@ -401,6 +410,104 @@ def test_a_file_that_cannot_be_loaded_is_asked_for_again(
     expect(picture(page)).to_be_visible()
     assert len(problems) == 1
     assert "ERR_FAILED" in problems[0]
+
+
+MEASURED = """
+onmessage = ({ data: { do: wish } }) => {
+  if (wish === "load") postMessage({ do: "ready" });
+  if (wish === "measure") postMessage({ do: "measured", seconds: %s });
+};
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "said"),
+    [
+        (0.05, 192, "where 100 evaluations at relu_2_2 take this device about 45 s."),
+        (0.2, 96, "because 100 evaluations at relu_2_2 take this device more than a minute"),
+        (9, 32, "because 100 evaluations at relu_2_2 take this device more than a minute"),
+    ],
+)
+def test_sizes_that_this_device_can_do_are_offered(
+    page: "Page", seconds: float, most: int, said: str
+) -> None:
+    """Evaluations take as many times longer as there are more pixels than 64 x 64."""
+    page.route(ENGINE, altered(program=MEASURED % seconds))
+    size = page.get_by_label("Size in pixels")
+    described = page.locator(f"[id='{size.get_attribute('aria-describedby')}']")
+    expect(described).to_have_text(re.compile("^Up to 192 pixels, or fewer if this device is slow"))
+    size.click()
+    expect(described).to_have_text(re.compile(f"^Up to {most} pixels, {re.escape(said)}"))
+    offered = page.locator("datalist option").evaluate_all("all => all.map(({ value }) => +value)")
+    assert offered == [one for one in live_page.SIZES if one <= most]
+    assert size.get_attribute("max") == str(most)
+    # One who asks for more gets it, by typing or by a link.
+    for ask in (lambda: size.fill("192"), lambda: page.evaluate("location.hash = 'size=192'")):
+        size.fill("32")
+        size.blur()
+        ask()
+        expect(size).to_have_value("192")
+        button(page, "Start").click()
+        expect(page.get_by_text("192 x 192 pixels")).to_be_visible()
+        expect_message(page, "^$")
+        button(page, "Stop").click()
+    expect_workers(page, 0)
+
+
+def test_this_device_is_measured_at_the_first_act(page: "Page") -> None:
+    note = page.locator(".live-size")
+    pick(page, "relu_1_2")
+    expect(note).to_have_text(
+        re.compile("^Up to [0-9]+ pixels, .*100 evaluations at relu_2_2 take")
+    )
+    expect_workers(page, 0)
+
+
+def animation(kind: str, count: int) -> bytes:
+    frames = [painting(40, 40).rotate(90 * turn) for turn in range(count)]
+    file = BytesIO()
+    frames[0].save(file, kind, save_all=count > 1, append_images=frames[1:])
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:.*(transparent|frames|converted)")
+@pytest.mark.parametrize(
+    ("content", "notes"),
+    [
+        (as_png(painting(40, 40)), []),
+        (as_png(painting(40, 40, "RGBA")), ["transparent"]),
+        *((animation(kind, 3), ["frames"]) for kind in ("gif", "png", "webp")),
+        *((animation(kind, 1), []) for kind in ("gif", "png", "webp")),
+    ],
+    ids=["plain", "alpha", "gif", "apng", "webp", "still-gif", "still-png", "still-webp"],
+)
+def test_what_is_done_to_an_own_image_is_said_as_in_python(
+    page: "Page", tmp_path: Path, content: bytes, notes: list[str]
+) -> None:
+    path = tmp_path / "Own.png"
+    path.write_bytes(content)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_style(path, 32)
+    said = [f"{warning.message}.".replace(f"{tmp_path}/", "") for warning in caught]
+    assert [word for word in ("transparent", "frames") if word in "".join(said)] == notes
+    page.locator("input[type=file]").first.set_input_files(path)
+    expect(page.get_by_role("radio", name="Own", exact=True)).to_be_checked()
+    expect_message(page, f"^{re.escape(' '.join(said))}$")
+
+
+def test_notes_stay_during_a_run(page: "Page", tmp_path: Path) -> None:
+    path = tmp_path / "Own.png"
+    icc = pictures.rgb_icc(pictures.P3_D50)
+    painting(40, 30).save(path, icc_profile=icc)
+    page.locator("input[type=file]").first.set_input_files(path)
+    expect(page.get_by_role("radio", name="Own", exact=True)).to_be_checked()
+    before = "Own.png: 25% of it, left and right, is cut off. "
+    before += "Own.png: its colours are converted to sRGB."
+    expect_message(page, f"^{re.escape(before)}$")
+    start(page, "relu_1_1", "N = 1")
+    enlarged = " Own.png: its shorter side of 30 pixels is enlarged to 32."
+    expect_message(page, f"^{re.escape(before + enlarged)}$")
 
 
 def test_from_a_folder(context: "BrowserContext", published: Path) -> None:

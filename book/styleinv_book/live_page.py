@@ -102,7 +102,13 @@ def _tables() -> dict[str, Any]:
     options = OPTIONS | {
         "engine": {"name": "browser", "version": __version__},
         "address": True,
-        "size": {"min": SIZES[0], "max": SIZES[-1], "step": 32, "offered": SIZES},
+        "size": {
+            "min": SIZES[0],
+            "max": SIZES[-1],
+            "step": 32,
+            "offered": SIZES,
+            "note": f"Up to {SIZES[-1]} pixels, or fewer if this device is slow.",
+        },
         "largest_upload": LARGEST_UPLOAD,
         "loss": [option for option in OPTIONS["loss"] if option[0] in engine.LOSSES],
         "pairing": OPTIONS["pairing"][:1],

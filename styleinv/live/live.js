@@ -130,8 +130,8 @@ function render({ model, el }) {
   const layers = radios('layer', 'Layer', () => options.layer).group;
   const losses = radios('loss', 'Loss', () => options.loss).group;
   const show = radios('show', 'Show', () => Object.entries(SHOWS)).group;
-  const { offered, ...bounds } = options.size;
-  const sizes = h('datalist', { id: `${id}-sizes` }, ...offered.map((value) => h('option', { value })));
+  const sizes = h('datalist', { id: `${id}-sizes` });
+  const sizeNote = h('p', { class: 'viewer-note live-size', id: `${id}-size` });
   const path = h('input', { type: 'text', placeholder: 'weights.safetensors', spellcheck: false });
   path.addEventListener('input', () => { choice.weights = path.value; });
   const weights = field('Weights file', path);
@@ -141,8 +141,17 @@ function render({ model, el }) {
     select('other_layer', 'Against layer', options.layer), select('other_loss', 'Against loss', options.loss));
   const protocol = select('protocol', 'Optimiser');
   const selects = h('div', { class: 'viewer-selects' }, protocol,
-    number('size', 'Size in pixels', { ...bounds, list: `${id}-sizes` }), sizes,
-    number('seed', 'Seed', { min: 0, step: 1 }), select('encoder', 'Encoder'), weights);
+    number('size', 'Size in pixels', { list: `${id}-sizes`, 'aria-describedby': `${id}-size` }), sizes,
+    number('seed', 'Seed', { min: 0, step: 1 }), sizeNote, select('encoder', 'Encoder'), weights);
+
+  // The model may offer fewer sizes later. What an address may say stays what it was.
+  function offerSizes() {
+    const { min, max, step, offered, note = '' } = model.get('options').size;
+    Object.assign(selects.querySelector('[list]'), { min, max, step });
+    sizes.replaceChildren(...offered.map((value) => h('option', { value })));
+    sizeNote.textContent = note;
+    sizeNote.hidden = !note;
+  }
 
   function update() {
     const mmd = hasMmd(choice);
@@ -541,12 +550,14 @@ function render({ model, el }) {
   const listeners = {
     'change:state': showState,
     'change:styles': offerStyles,
+    'change:options': offerSizes,
   };
   for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
   const resized = new ResizeObserver(() => { fit(); draw(); });
   resized.observe(root);
   (options.address ? document : root).addEventListener('paste', paste);
   window.addEventListener('hashchange', readLink);
+  offerSizes();
   update();
   showState();
   readLink();

@@ -8,7 +8,9 @@ const THUMBNAIL = 128;
 const POINTS_APART = 1.03; // from one point of a curve to the next, evaluations grow by this factor
 const HEARTBEAT = 5000; // milliseconds; live.js misses a state that does not come
 const NOTHING = new ArrayBuffer(0);
-const LONG = 60; // seconds for 100 evaluations
+const EVALUATIONS = 100;
+const LONG = 60; // seconds for so many evaluations
+const MEASURED = { size: 64, layer: 'relu_2_2', loss: 'gram' }; // the deepest layer takes longest
 const AT_ONCE = Math.max(1, (navigator.hardwareConcurrency ?? 2) - 1); // runs; the others wait
 
 function bytesOf(base64) {
@@ -17,6 +19,10 @@ function bytesOf(base64) {
 
 function sentence(text) {
   return text && `${text[0].toUpperCase()}${text.slice(1).replace(/\.$/, '')}.`;
+}
+
+function joined(sentences) {
+  return sentences.filter(Boolean).map(sentence).join(' ');
 }
 
 function duration(seconds) {
@@ -93,6 +99,7 @@ class Run {
   message = '';
   stop = null; // why it ended
   style = null; // its pixels
+  notes = []; // what was done to the style
   shown = { style: NOTHING, picture: NOTHING, at: null }; // PNG files, and the [evaluations, loss] of the picture
   #latest = null; // {pixels, at}
   #worker = null;
@@ -113,9 +120,9 @@ class Run {
   async begin(load) {
     this.phase = 'loading';
     try {
-      const { engine, style } = await load();
+      const { engine, style, notes } = await load();
       if (!this.isGoing) return; // it was stopped meanwhile
-      this.style = style;
+      Object.assign(this, { style, notes });
       this.#worker = startWorker(engine.program, (data) => this.#receive(data), (message) => this.#end({ message }));
       this.#worker.postMessage({ do: 'load', wasm: engine.wasm, weights: engine.weights });
     } catch (error) {
@@ -198,6 +205,7 @@ class PageModel {
   #isStopped = false;
   #isShowing = false;
   #isStale = false;
+  #isMeasured = false;
 
   // page: what `live_page.py` knows; given: the choice and the styles of this build; folder: of the files.
   constructor(page, given, folder) {
@@ -301,12 +309,14 @@ class PageModel {
     if (start + piece.byteLength < size) return;
     const file = new File(this.#received, name);
     this.#received = [];
-    const picture = await png(await this.#prepare(file, THUMBNAIL));
+    const { pixels, notes } = await this.#prepare(file, THUMBNAIL);
+    const picture = await png(pixels);
     const value = `upload:${this.#own.size}`;
     this.#own.set(value, file);
     if (!this.#isGoing) this.#clear();
     const label = name.replace(/(.)\.[^.]*$/, '$1').replaceAll('_', ' ');
     this.set('styles', [{ value, label, picture }, ...this.get('styles')]);
+    this.#reply = { message: joined(notes) };
   }
 
   #save() {
@@ -349,29 +359,86 @@ class PageModel {
   }
 
   async #load({ source, size }) {
-    const [{ program, wasm, weights }, style] = await Promise.all([this.#files.load('engine'), this.#styleOf(source, size)]);
-    return { style, engine: { program, wasm: bytesOf(wasm).buffer, weights: bytesOf(weights).buffer } };
+    const [engine, { pixels, notes }] = await Promise.all([this.#engine(), this.#styleOf(source, size)]);
+    return { engine, style: pixels, notes };
   }
 
-  // The style's pixels (RGBA): painted by Python at this size, or prepared from a file.
+  async #engine() {
+    const { program, wasm, weights } = await this.#files.load('engine');
+    return { program, wasm: bytesOf(wasm).buffer, weights: bytesOf(weights).buffer };
+  }
+
+  // The style's pixels (RGBA): painted by Python at this size, or prepared from a file, with notes.
   async #styleOf(source, size) {
-    if (this.#own.has(source)) return this.#prepare(this.#own.get(source), size);
+    if (this.#own.has(source)) {
+      const { name } = this.#own.get(source);
+      const { pixels, shorter, notes } = await this.#prepare(this.#own.get(source), size);
+      if (shorter < size) notes.push(`${name}: its shorter side of ${shorter} pixels is enlarged to ${size}`);
+      return { pixels, notes };
+    }
     const rgb = bytesOf(await this.#files.load(`${source.replace('bundled:', '')}-${size}`));
     const pixels = new Uint8ClampedArray(4 * size * size).fill(255);
     for (let i = 0; i < size * size; i += 1) pixels.set(rgb.subarray(3 * i, 3 * i + 3), 4 * i);
-    return pixels;
+    return { pixels, notes: [] };
   }
 
   async #prepare(file, size) {
     const { ownImage } = await this.#files.load('engine');
     return new Promise((resolve, reject) => {
-      const worker = startWorker(ownImage, ({ pixels, message }) => {
+      const worker = startWorker(ownImage, ({ message, notes, ...prepared }) => {
         worker.terminate();
         if (message) reject(new Error(message));
-        else resolve(pixels);
+        else resolve({ ...prepared, notes: notes.map((note) => `${file.name}: ${note}`) });
       }, (message) => reject(new Error(message)));
       worker.postMessage({ file, size });
     });
+  }
+
+  // --- How fast this device is ---------------------------------------------------------------
+
+  // Offer the sizes that this device inverts within a minute: measured once, when the reader first
+  // does something, but not beside a run. Larger ones are made as well for those who ask for them.
+  async measure() {
+    if (this.#isMeasured || this.#isGoing) return;
+    this.#isMeasured = true;
+    try {
+      this.#offer(await this.#pace());
+    } catch {
+      this.#isMeasured = false; // what is wrong here, a run will say
+    }
+  }
+
+  // Seconds for an evaluation of `MEASURED`.
+  async #pace() {
+    const { program, ...engine } = await this.#engine();
+    return new Promise((resolve, reject) => {
+      let worker;
+      const fail = (message) => {
+        worker.terminate();
+        reject(new Error(message));
+      };
+      worker = startWorker(program, (data) => {
+        if (data.do === 'failed') fail(data.message);
+        if (data.do === 'ready') worker.postMessage({ do: 'measure', ...MEASURED });
+        if (data.do !== 'measured') return;
+        worker.terminate();
+        resolve(data.seconds);
+      }, fail);
+      worker.postMessage({ do: 'load', ...engine });
+    });
+  }
+
+  // The time that a run takes grows with the number of pixels.
+  #offer(seconds) {
+    const { options } = this.#page;
+    const all = options.size.offered;
+    const taken = (size) => EVALUATIONS * seconds * (size / MEASURED.size) ** 2;
+    const offered = all.filter((size, i) => i === 0 || taken(size) <= LONG);
+    const most = offered.at(-1), what = `${EVALUATIONS} evaluations at ${MEASURED.layer} take this device`;
+    const note = most === all.at(-1)
+      ? `Up to ${most} pixels, where ${what} about ${duration(taken(most))}.`
+      : `Up to ${most} pixels, because ${what} more than a minute at larger sizes; those up to ${all.at(-1)} run if you type them.`;
+    this.set('options', { ...options, size: { ...options.size, max: most, offered, note } });
   }
 
   // --- What is shown -------------------------------------------------------------------------
@@ -402,15 +469,16 @@ class PageModel {
     const failed = runs.find(({ phase }) => phase === 'failed')?.message ?? '';
     return { batch: this.#batch, phase: this.#phase(), runs: runs.map((run) => this.#stateOf(run)),
       asked: first ? this.#asked(first.asked) : null,
-      message: sentence(failed || this.#slowness()), bad: Boolean(failed), saved: [], tick: this.#tick += 1, ...this.#reply };
+      message: sentence(failed) || joined([...new Set(runs.flatMap(({ notes }) => notes)), this.#slowness()]),
+      bad: Boolean(failed), saved: [], tick: this.#tick += 1, ...this.#reply };
   }
 
   // What to say of runs that take long here.
   #slowness() {
     const { min } = this.#page.options.size;
     const pace = Math.max(0, ...this.#runs.filter(({ isGoing, asked }) => isGoing && asked.size > min)
-      .map(({ points, seconds }) => (points.length > 2 ? (100 * seconds) / points.at(-1)[0] : 0)));
-    return pace > LONG ? `100 evaluations take about ${duration(pace)} on this device; a smaller size is faster` : '';
+      .map(({ points, seconds }) => (points.length > 2 ? (EVALUATIONS * seconds) / points.at(-1)[0] : 0)));
+    return pace > LONG ? `${EVALUATIONS} evaluations take about ${duration(pace)} on this device; a smaller size is faster` : '';
   }
 
   #phase() {
@@ -477,6 +545,8 @@ class PageModel {
 if ('OffscreenCanvas' in globalThis) {
   const given = JSON.parse(document.querySelector('.live-given').textContent);
   const model = new PageModel(page, given, document.currentScript.src);
+  const el = document.querySelector('.live-page');
   frontEnd.initialize({ model });
-  frontEnd.render({ model, el: document.querySelector('.live-page') });
+  frontEnd.render({ model, el });
+  for (const act of ['click', 'input']) el.addEventListener(act, () => model.measure());
 }

@@ -3,11 +3,15 @@
 // The loop around the engine in a Web Worker. It looks for messages between two evaluations.
 //
 // In: { do: "load", wasm, weights }; { do: "start", id, ...what `Engine.invert` takes };
-// "pause" (which tells where the run is), "resume", "step" (one evaluation while paused), "stop".
-// Out: { do: "ready" }; { do: "iterate", id, evaluations, iterations, loss, phase, done, seconds,
+// "pause" (which tells where the run is), "resume", "step" (one evaluation while paused), "stop";
+// { do: "measure", size, layer, loss }, while there is no run.
+// Out: { do: "ready" }; { do: "measured", seconds } of the fastest of some evaluations; { do: "iterate", id, evaluations, iterations, loss, phase, done, seconds,
 // pixels }, at most every tenth of a second; { do: "failed", id, message }.
 
 const EVERY = 100; // milliseconds
+// What is measured. The first evaluations are slower, because the browser compiles meanwhile.
+const LEAST_EVALUATIONS = 3;
+const LEAST_SECONDS = 0.3;
 let engine = null;
 let run = null; // { id, inversion, paused, told, untold }
 
@@ -88,6 +92,19 @@ const WISHES = {
   },
   stop() {
     run = null;
+  },
+  measure({ size, layer, loss }) {
+    const style = uniformNoise(1, 3 * size * size);
+    const asked = { style, height: size, width: size, layer, loss, protocol: "from-noise" };
+    const inversion = engine.invert({ ...asked, theta: null });
+    const times = [];
+    let before = 0;
+    while (times.length < LEAST_EVALUATIONS || before < LEAST_SECONDS) {
+      const { seconds } = inversion.step();
+      times.push(seconds - before);
+      before = seconds;
+    }
+    postMessage({ do: "measured", seconds: Math.min(...times) });
   },
 };
 
