@@ -106,17 +106,19 @@ def setup(*albums: Album) -> str:
     for album in albums:
         settings = [run.record.asked.protocol for run in album.runs.values()]
         asked = next(iter(album.runs.values())).record.asked
+        unit = f"{unit_of(settings[0])}s"
         budgets = sorted({one.budget for one in settings})
         most = f"{budgets[0]:,}" if len(budgets) == 1 else f"{budgets[0]:,} to {budgets[-1]:,}"
-        rounds = settings[0].extra_rounds
-        more = "" if rounds in (UNSET, 0) else f", then {rounds} rounds of more"
+        rounds, more = settings[0].extra_rounds, settings[0].extra_iterations
+        if rounds is not UNSET and more is not UNSET and rounds:
+            unit += f", then up to {rounds} times {more:,} more"
         rows.append(
             (
                 album.title,
                 f"{len(album.styles)}, {asked.width} x {asked.height} px",
                 asked.encoder,
                 {"adam": "Adam", "l-bfgs": "L-BFGS with bounds"}[settings[0].method],
-                f"{most} {unit_of(settings[0])}s{more}",
+                f"{most} {unit}",
                 f"{settings[0].theta:g}",
             )
         )
