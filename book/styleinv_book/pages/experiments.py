@@ -177,8 +177,9 @@ def _by_loss(
     caption = (
         f"Figure {number}. {title}. Rows: layers. Columns: the style image, then what each "
         "statistic keeps of it. A frame marks a run that failed: it ended at a loss above "
-        f"{figures.FAILED} times theta. Last column, where there is one: what the fourth moment "
-        "changes, from the same noise; grey is no change, lighter is lighter."
+        f"{figures.FAILED} times theta. The fold below says what the runs passed through. Last "
+        "column, where there is one: what the fourth moment changes, from the same noise; grey is "
+        "no change, lighter is lighter."
     )
     tabs = []
     for album in albums:
