@@ -319,6 +319,19 @@ def test_claims_lead_to_figures_not_to_pages(built: Path, soups: dict[str, Beaut
         assert figure is not None, link
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "height"), [(DESK, 800), (390, 844)])
+def test_home_says_what_it_is_before_anyone_scrolls(
+    browser: Browser, site: str, width: int, height: int
+) -> None:
+    with browser.new_page(viewport={"width": width, "height": height}) as page:
+        page.goto(f"{site}/book/intro.html", wait_until="load")
+        for what in ("h1", "p", ".doors", "p:has(.pasted-text)", ".first-picture img"):
+            box = page.locator(f"article {what}").first.bounding_box()
+            assert box is not None, what
+            assert box["y"] + box["height"] <= height, what
+
+
 def test_a_page_says_where_it_is_and_what_comes_next(soups: dict[str, BeautifulSoup]) -> None:
     page = soups["notebooks/style_loss.html"]
     assert page.select_one(".where").get_text() == "Home / The chapter"
