@@ -29,10 +29,3 @@ def test_another_colour_leaves_pictures_alike() -> None:
 def test_the_same_waves_elsewhere_are_not_alike() -> None:
     assert training.likeness(picture(waves()), picture(waves(np.pi))).correlation < -0.99
     assert abs(training.likeness(picture(waves()), picture(waves(np.pi / 2))).correlation) < 0.1
-
-
-@pytest.mark.parametrize(
-    ("iterations", "rounds"), [(900, 0), (1000, 0), (1001, 1), (2000, 1), (2001, 2), (241_000, 240)]
-)
-def test_rounds_after_a_budget_of_a_thousand(iterations: int, rounds: int) -> None:
-    assert training.extra_rounds(iterations, 1000) == rounds

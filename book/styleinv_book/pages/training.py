@@ -2,9 +2,9 @@
 
 import dataclasses
 import itertools
-import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -14,7 +14,6 @@ from styleinv.encoder import LAYERS
 from styleinv.live.labels import COLOURS, TITLES
 from styleinv.protocol import CHAPTER, CHAPTER_ITERATIONS
 from styleinv.runs.measures import psnr
-from styleinv.runs.record import TracePoint
 from styleinv.runs.reference import chapter_runs, entry_of
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import Key
@@ -90,24 +89,16 @@ def in_both(adam: Album, fast: Album) -> list[Key]:
     return [key for key in fast.runs if key in adam.runs and key[2] in ("gram", "moment-2")]
 
 
-def over_evaluations(point: TracePoint) -> float:
-    """Where a point of a trace lies on an axis of evaluations."""
-    return point.evaluations
-
-
-def over_seconds(point: TracePoint) -> float:
-    """Where a point of a trace lies on a logarithmic axis of seconds."""
-    return max(point.seconds, 0.01)
-
-
-def paths_panel(adam: Album, fast: Album, unit: str, place: Callable[[TracePoint], float]) -> Panel:
+def paths_panel(adam: Album, fast: Album, unit: Literal["evaluations", "seconds"]) -> Panel:
     """The loss over `unit`, a plot per layer: Adam in full lines, `fast` in dashed ones."""
     figure, panels = figures.plot_axes(4.6, 2, 2, sharey=True)
     keys = in_both(adam, fast)
     for axes, layer in zip(panels.flat, LAYERS, strict=True):
         for key in (key for key in keys if key[1] == layer):
             for name, album, line in (("Adam", adam, "-"), ("fast", fast, "--")):
-                points = [(place(point), point.loss) for point in album.runs[key].record.trace]
+                trace = album.runs[key].record.trace
+                # The axis is logarithmic, and the first point is at 0 seconds.
+                points = [(max(getattr(point, unit), 0.01), point.loss) for point in trace]
                 label = f"{TITLES[key[2]]}, {name}"
                 axes.plot(*zip(*points, strict=True), line, color=COLOURS[key[2]], label=label)
         axes.set(xscale="log", yscale="log", title=layer, xlabel=unit, ylabel="style loss")
@@ -130,36 +121,22 @@ def times_the_evaluations(adam: Album, fast: Album) -> float:
     )
 
 
-def extra_rounds(iterations: int, budget: int) -> int:
-    """How many of the chapter's further rounds a run has begun."""
-    return max(0, math.ceil((iterations - budget) / CHAPTER.extra_iterations))
-
-
 def adam_table(sweep: str, results: str = figures.RESULTS) -> str:
-    """What the chapter's Adam took for each layer and loss; where it is not made, a dash."""
-    rows = [
-        _adam_row(layer, loss, run)
-        for (_, layer, loss), run in chapter_runs(sweep, results).items()
-    ]
-    head = ("layer", "loss", "Table 1.1", "iterations", "extra rounds", "stopped by", "loss", "s")
-    return figures.html_table(head, rows)
+    """The iterations that the chapter's Adam took, in the places that Table 1.1 has for them.
+
+    The sweep has one style, all layers and all losses.
+    A run that theta did not stop says what did; one that is not made yet is a dash.
+    """
+    runs = {key[1:]: run for key, run in chapter_runs(sweep, results).items()}
+    rows = [(layer, *(_took(runs[layer, loss]) for loss in CHAPTER_ITERATIONS)) for layer in LAYERS]
+    return figures.html_table(("layer", *(TITLES[loss] for loss in CHAPTER_ITERATIONS)), rows)
 
 
-def _adam_row(layer: str, loss: str, run: Run | None) -> Sequence[object]:
-    budget = CHAPTER_ITERATIONS[loss][layer]
-    asked = (layer, TITLES[loss], f"{budget:,}")
+def _took(run: Run | None) -> str:
     if run is None:
-        return (*asked, "not made", "", "", "", "")
-    result = run.record.result
-    rounds = extra_rounds(result.iterations, budget)
-    return (
-        *asked,
-        f"{result.iterations:,}",
-        rounds,
-        result.stop_reason,
-        f"{result.loss:.2g}",
-        f"{result.seconds:,.0f}",
-    )
+        return "\N{EN DASH}"
+    stopped = "" if passed(run) else f" ({run.record.result.stop_reason})"
+    return f"{run.record.result.iterations:,}{stopped}"
 
 
 # Pictures with the same statistic
