@@ -14,7 +14,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from torch import Tensor
 
-from styleinv.encoder import LAYERS, Encoder
+from styleinv.encoder import LAYERS, NORMALISED_NAME, Encoder
 from styleinv.live.labels import TITLES
 from styleinv.runs.record import Record, unit_of
 from styleinv.runs.reference import chapter_runs, entry_of
@@ -83,6 +83,12 @@ class Albums:
     fewer: Album
     adam: Album
 
+    @property
+    def all(self) -> tuple[Album, ...]:
+        """Those that have runs."""
+        albums = (self.large, self.from_noise, self.fewer, self.adam)
+        return tuple(album for album in albums if album.runs)
+
     @classmethod
     def of(cls, shown: str, first: int = 0) -> Self:
         """Those of three style images of the sweep `shown`, from number `first` on."""
@@ -101,7 +107,7 @@ class Albums:
 
 def setup(*albums: Album) -> str:
     """A table of what each tab shows: images, encoder, optimiser and the budgets of its runs."""
-    head = ("tab", "style images", "encoder", "optimiser", "at most", "theta")
+    head = ("tab", "style images", "encoder", "optimiser", "at most")
     rows = []
     for album in albums:
         settings = [run.record.asked.protocol for run in album.runs.values()]
@@ -116,10 +122,9 @@ def setup(*albums: Album) -> str:
             (
                 album.title,
                 f"{len(album.styles)}, {asked.width} x {asked.height} px",
-                asked.encoder,
+                "VGG-19, normalised" if asked.encoder == NORMALISED_NAME else asked.encoder,
                 {"adam": "Adam", "l-bfgs": "L-BFGS with bounds"}[settings[0].method],
                 f"{most} {unit}",
-                f"{settings[0].theta:g}",
             )
         )
     return html_table(head, rows)
@@ -157,6 +162,17 @@ def guess_the_moments(album: Album) -> str:
         "What the third and the fourth moment add to the structure is, where runs reach the same "
         'loss, far below what is visible (<a href="claims.html#c3">C3</a>).',
     )
+
+
+def loss_figure(number: str, loss: str, *albums: Album) -> str:
+    """Figures 1.3 and 1.7: one loss over several style images, layer by layer."""
+    titles = {"gram": "Gram matrix loss", "mmd": "MMD loss"}
+    caption = (
+        f"Figure {number}. {titles[loss]}. Top row: the style images. Below, layer by layer: what "
+        "the statistic keeps of them."
+    )
+    tabs = (album.by_style(loss) for album in albums)
+    return figures.figure(f"figure-{number.replace('.', '-')}", caption, *tabs)
 
 
 def moment_figure(number: str, style: int, *albums: Album) -> str:
