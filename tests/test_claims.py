@@ -333,7 +333,10 @@ def test_a_measure_that_eyes_contradict_decides_nothing(tmp_path: Path) -> None:
         }
         study = json.dumps({"smallest_seen": {}, "measures": [row]})
         (tmp_path / "eye_study.json").write_text(study, encoding="utf-8")
-        assert effect(tmp_path, rule="visibly more").finding == finding
+        judged_part = judged(tmp_path, part(rule="visibly more"))
+        assert judged_part.effects[0].finding == finding
+        said = "Eyes agree too rarely" in claims_html.section(judged_part)
+        assert said == (finding == "undecided")
 
 
 def test_verdicts() -> None:

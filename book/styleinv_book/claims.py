@@ -216,6 +216,7 @@ class Effect(Plain, frozen=True):
         comparisons, styles: the number of comparisons, and of the styles that they are from.
         minutes: what the runs would take that are missing for a finding; NaN if it is not known.
         pair: the comparison nearest to the median, of those that have pictures.
+        is_trusted: whether eyes agree with the measure often enough for it to decide anything.
     """
 
     part: Part
@@ -229,6 +230,7 @@ class Effect(Plain, frozen=True):
     finding: Finding
     minutes: float
     pair: Records
+    is_trusted: bool
 
     def __str__(self) -> str:
         if self.finding == "too few runs":
@@ -464,6 +466,7 @@ def _effect(draft: _Draft, level: float, records: Records, is_trusted: bool) -> 
         found,
         draft.minutes,
         {path: records[path] for path in nearest.paths} if nearest and part.at is None else {},
+        is_trusted,
     )
 
 

@@ -210,6 +210,7 @@ def section(row: Row, scales: Mapping[str, Scale] | None = None) -> str:
     shown = next((x for x in (*counted, *others) if x.pair), None)
     pictures = {} if shown is None else pair(shown.pair)
     numbers = [effect.brief.replace("-", MINUS) for effect in row.effects]
+    doubted = dict.fromkeys(NAMES[x.part.measure] for x in counted if not x.is_trusted)
     texts = {
         "The chapter.": row.claim.chapter,
         "What we did.": row.claim.did,
@@ -222,6 +223,7 @@ def section(row: Row, scales: Mapping[str, Scale] | None = None) -> str:
         "section",
         row,
         row.claim.reading.format(*numbers),
+        list(doubted),
         texts,
         list(_charts(counted, scales)),
         list(_charts(others, scales)),
