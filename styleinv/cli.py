@@ -18,7 +18,7 @@ from styleinv import __version__, terminal
 from styleinv.checkpoint import DEFAULT_SECONDS, check_seconds
 from styleinv.encoder import LAYERS, SOURCES, load_encoder
 from styleinv.errors import InputError, whole_number
-from styleinv.files import make_folder
+from styleinv.files import check_writable, make_folder
 from styleinv.images import BUNDLED, SCIKIT_IMAGE, Fit
 from styleinv.inversion import DEFAULT_SIZE, Task, plan
 from styleinv.losses import ALPHA, LOSSES, WITH_ALPHA
@@ -433,6 +433,58 @@ def verify(
     if not checked:
         print("Nothing was measured or made again: only hashes were checked")
     raise typer.Exit(0 if checked and not found.wrong else 1)
+
+
+@app.command()
+def animate(
+    record: Annotated[Path, Argument(help="The JSON beside a picture, or the picture.")],
+    out: Annotated[Path | None, Option(help="File; default: out/NAME.gif.")] = None,
+    frames: Annotated[int, Option(min=2, max=500, help="About how many iterates to show.")] = 60,
+    encoder: Annotated[
+        str | None, Option(help="The run's weights, where these are not bundled: see `verify`.")
+    ] = None,
+    style: Annotated[str | None, Option(help="The run's style image, see above.")] = None,
+) -> None:
+    """Make the run of a record again and write it as an animation: GIF or WebP.
+
+    Example: styleinv animate out/painting-relu_2_1-gram-seed0-01234567.json --out inversion.webp
+
+    Iterates are shown at log-spaced evaluations, with the loss below them; the last frame is the
+    record's picture. A .webp has every pixel as it is, a .gif 256 colours. An image of your own
+    is looked for in the current folder, by its name; --style says where else it is.
+
+    Ctrl-C stops the run, and nothing is written.
+    """
+    from styleinv.runs import again, animation, store
+
+    out = OUT / f"{record.stem}.gif" if out is None else out
+    kept = again.read_record(record)
+    animation.check_format(out)
+    weights = None if encoder is None else load_encoder(encoder, device=kept.asked.device)
+    task = again.task_again(kept, weights, style)
+    check_writable(out)
+    with (
+        again.threads_of(kept),
+        terminal.progress(task) as show,
+        terminal.interrupts() as asked_to_stop,
+    ):
+
+        def callback(iterate: Iterate) -> bool:
+            show(iterate.iteration, iterate.evaluations, iterate.loss)
+            return asked_to_stop()
+
+        shown, made = animation.frames_of(task, kept.result.evaluations, frames, callback)
+    if made.stop_reason == "stopped":
+        report("Stopped: nothing was written")
+        raise typer.Exit(130)
+    terminal.end_as_by_ctrl_c()
+    animation.write(shown, out)
+    print(out)
+    if store.hash_of(shown[-1].pixels) != kept.result.pixels_sha256:
+        report(
+            f"Note: the last picture is not the record's bit by bit; its loss is {made.loss:.3g}, "
+            f"the record's {kept.result.loss:.3g}: other processors and releases round differently"
+        )
 
 
 @app.command()

@@ -173,6 +173,26 @@ def test_what_nohup_has_ignored_stops_nothing(run: Run) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_animate_makes_a_run_again(run: Run, tmp_path: Path) -> None:
+    _, printed, _ = run("invert", "bundled:dots", "--size", 16, "--iterations", 20)
+    record = printed.split()[-1]
+    code, printed, said = run("animate", record, "--frames", 6)
+    assert (code, printed) == (0, f"out/{Path(record).stem}.gif\n")
+    assert "Note" not in said
+    with Image.open(tmp_path / printed.strip()) as animation:
+        assert animation.n_frames == 6  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_animate_leaves_nothing_after_ctrl_c(run: Run, tmp_path: Path) -> None:
+    _, printed, _ = run("invert", "bundled:dots", "--size", 16, "--iterations", 15)
+    before = sorted(tmp_path.rglob("*"))
+    code, printed, said = run("animate", printed.split()[-1])
+    assert (code, printed) == (130, "")
+    assert said.endswith("Stopped: nothing was written\n")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def full(*_: object) -> TextIO:
     return open("/dev/full", "w", encoding="utf-8")
 

@@ -105,6 +105,14 @@ COMMANDS = {
     "book -f list.yml": "parameters-file is 'list.yml', but must be a YAML file",
     "book -f laughs.yml": "parameter 'size' is [['1'], [[...], [...]",
     # --- what reads kept runs
+    "animate absent.json": "record 'absent.json' is not an existing file, nor packed in its folder",
+    "animate pipe": "record 'pipe' is not an existing file, nor packed in its folder",
+    "animate good.png": "record 'good.png' is not an existing file, nor packed in its folder",
+    "animate list.yml": "record 'list.yml' cannot be read: Expected `object`, got `array`",
+    "animate run.json --out run.mp4": "out is 'run.mp4', but must end in .gif or .webp",
+    "animate run.json --out folder/gif": "out is 'folder/gif', but must end in .gif or .webp",
+    "animate run.json --frames 1": "'--frames': Input should be greater than or equal to 2",
+    "animate run.json": "'vgg19_normalised_relu_2_2', sha256 bc85d4b858cf: give it with --encoder",
     "verify absent": "folder is 'absent', but must hold run records",
     "claims --file absent.yml": "claims 'absent.yml' cannot be read",
     "claims --file claims.yml C99": "claim is 'C99', but must be one of: C1",
@@ -142,6 +150,8 @@ def make_texts(folder: Path) -> None:
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
+    packed = ROOT / "results" / "runs" / "filmstrip" / "runs.jsonl"
+    (folder / "run.json").write_text(packed.read_text().splitlines()[0])
     shutil.copy(ROOT / "book" / "claims.yml", folder)
     (folder / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "inverting.md", folder / "notebooks")

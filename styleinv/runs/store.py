@@ -101,7 +101,7 @@ def run_of(inversion: Inversion) -> Run:
         evaluations=inversion.evaluations,
         seconds=round(inversion.seconds, 3),
         stop_reason=inversion.stop_reason,
-        pixels_sha256=_pixels_sha256(image),
+        pixels_sha256=hash_of(image),
         not_finite=inversion.not_finite or UNSET,
         negative_psi=inversion.negative_psi or UNSET,
     )
@@ -347,7 +347,7 @@ def read(path: Path) -> Run:
         pixels = _read_pixels(_picture(path)) if record.picture else None
     except Exception as error:  # Pillow can raise anything on a damaged picture
         raise InputError(f"picture of record {place!r} cannot be read: {error}") from error
-    same = pixels is None or record.result.pixels_sha256 == _pixels_sha256(pixels)
+    same = pixels is None or record.result.pixels_sha256 == hash_of(pixels)
     if not (same and record.is_intact):
         raise InputError(f"record {place!r} and its picture are not as they were written")
     return Run(record, pixels, path)
@@ -493,5 +493,6 @@ def _read_pixels(path: Path) -> Pixels:
         return np.asarray(picture.convert("RGB"))
 
 
-def _pixels_sha256(pixels: Pixels) -> str:
+def hash_of(pixels: Pixels) -> str:
+    """SHA-256 of a picture in 8 bits, as records have it."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()

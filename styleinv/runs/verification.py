@@ -12,15 +12,14 @@ from math import isclose
 from pathlib import Path
 
 import numpy as np
-import torch
 from msgspec import UNSET, structs
 
 from styleinv.encoder import Encoder, load_encoder
 from styleinv.errors import InputError
 from styleinv.images import Fit, Pixels, load_style, to_uint8
-from styleinv.inversion import Task, pixels_sha256, plan
-from styleinv.losses import ALPHA
+from styleinv.inversion import Task, pixels_sha256
 from styleinv.runs import measures, store
+from styleinv.runs.again import size_and_fit, task_again, threads_of
 from styleinv.runs.record import Record
 from styleinv.runs.reference import STYLES
 from styleinv.runs.store import Run
@@ -32,8 +31,6 @@ MEASURES_WITHIN, GRID_WITHIN = 5e-3, 1.5e-3
 
 # Runs that took more seconds than this are not made again.
 LONGEST_RERUN = 60
-# Encoders that need neither a file nor a download.
-OFFLINE = ("bundled", "random")
 
 # How far a run made again may be from the recorded one. Rounding on another machine makes errors
 # that grow with the iterations: first losses agree closely, the final one only in its magnitude.
@@ -162,7 +159,7 @@ def _check_measures(run: Run, path: Path, place: str, found: Report) -> None:
 def _style_of(record: Record, path: Path) -> Pixels | None:
     """The style image of a record: loaded again, or else the one kept beside reference runs."""
     asked, source = record.asked, record.source
-    size, fit = _size_and_fit(record)
+    size, fit = size_and_fit(record)
     with suppress(InputError):  # there is no such image here, or it is damaged
         sha256, pixels = _style(source, size, fit)
         if sha256 == asked.style_sha256:
@@ -179,11 +176,6 @@ def _style(source: str, size: int, fit: Fit) -> tuple[str, Pixels]:
     with warnings.catch_warnings(action="ignore"):  # they were given when the run was made
         image = load_style(source, size, fit)
     return pixels_sha256(image), to_uint8(image)
-
-
-def _size_and_fit(record: Record) -> tuple[int, Fit]:
-    height, width = record.asked.height, record.asked.width
-    return min(height, width), "crop" if height == width else "keep"
 
 
 def _draw(
@@ -204,38 +196,15 @@ def _draw(
 
 def _task_of(record: Record, weights: Encoder | None) -> Task | None:
     """The task that makes a run again; None if that takes too long or something is not at hand."""
-    asked, name = record.asked, record.asked.encoder.partition(" ")[0]
-    is_given = weights is not None and weights.sha256 == asked.encoder_sha256
-    encoder = weights.named(asked.encoder) if weights is not None and is_given else name
-    size, fit = _size_and_fit(record)
-    is_small = record.result.seconds <= LONGEST_RERUN
-    if not (is_small and record.is_repeatable and (is_given or name in OFFLINE)):
-        return None
-    with suppress(InputError):
-        task = plan(
-            record.source,
-            layer=asked.layer,
-            loss=asked.loss,
-            encoder=encoder,
-            protocol=asked.protocol.name,
-            seed=asked.seed,
-            size=size,
-            fit=fit,
-            iterations=record.iterations_asked,
-            alpha=asked.alpha or ALPHA,
-        )
-        return task if task.address == record.address else None
+    if record.result.seconds <= LONGEST_RERUN:
+        with suppress(InputError):
+            return task_again(record, weights)
     return None
 
 
 def _make_again(kept: Record, task: Task) -> Record:
-    # Another number of threads would change the order of sums, and so their rounding.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(kept.made_with.threads)
-    try:
+    with threads_of(kept):
         return store.run_of(task.run()).record
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _differences(kept: Record, again: Record) -> list[str]:
