@@ -130,6 +130,20 @@ def test_ratio_is_the_geometric_mean_over_what_can_be_compared(tmp_path: Path) -
     assert "it is 4" in claims_html.section(row)
 
 
+def test_styles_that_a_measure_cannot_tell_count_for_other_measures_only(tmp_path: Path) -> None:
+    """The twelfth style counts by its colours, and not by its structure."""
+    write(tmp_path, *pairs(2.0, STYLES[:11]), *pairs(1.0, STYLES[11:]))
+    file = tmp_path / "claims.yml"
+    assert judged(tmp_path, part()).effects[0].styles == 12
+    content = msgspec.yaml.decode(file.read_bytes())
+    unfit = {"structure": [record(STYLES[11], "gram").source]}
+    for measure, styles in {"largest_kept": 11, "colour_distance": 12}.items():
+        content["claims"]["C1"]["parts"] = [part(measure=measure)]
+        file.write_bytes(msgspec.yaml.encode({**content, "unfit": unfit}))
+        ((row,), _) = judge(tmp_path, file)
+        assert row.effects[0].styles == styles
+
+
 def test_a_changed_record_changes_its_row(tmp_path: Path) -> None:
     file = write(tmp_path, *pairs())
     assert judged(tmp_path, part()).verdict == "supported"

@@ -35,9 +35,13 @@ LEAST_COMPARISONS, LEAST_STYLES = 10, 5
 # What a run takes to theta, see `_cost`.
 COSTS = ("iterations_to_theta", "evaluations_to_theta", "seconds_to_theta")
 SHARES = ("converged", "stuck", "clean")  # 0 or 1 for a run
-# What is measured by the same artefacts as an area, or an excess.
-LIKE = {"artefact_area": ("artefacts", "artefact_grid"), "artefact_excess": ("clean",)}
 STRUCTURES = tuple(f"structure_{side}" for side in (5, 9, 17, 33, 49))
+# What has the same weaknesses as a measure: it is computed from the same patches or artefacts.
+LIKE = {
+    "structure": (*STRUCTURES, "largest_kept", "largest_to_style"),
+    "artefact_area": ("artefacts", "artefact_grid"),
+    "artefact_excess": ("clean",),
+}
 SEEN = (*Along.__struct_fields__, *Measures.__struct_fields__, "structure", "in_place")
 MEASURES = (*SHARES, *COSTS, *STRUCTURES, *dict.fromkeys(SEEN))
 EYE_STUDY = "eye_study.json"
@@ -199,11 +203,28 @@ class Claim(Plain, frozen=True):
 
 
 class Claims(Plain, frozen=True):
-    """The content of `book/claims.yml`: terms, what is just visible, the claims by their ids."""
+    """The content of `book/claims.yml`.
+
+    Attributes:
+        claims: by their ids.
+        smallest: what is just visible, by measure.
+        unfit: by measure, the style images of which it cannot tell what it should.
+    """
 
     terms: Terms
     claims: dict[str, Claim]
     smallest: dict[str, float]
+    unfit: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+
+    def fit(self, records: Records, measure: str) -> Records:
+        """The records of styles that the measure can be used for."""
+        without = {
+            style
+            for name, styles in self.unfit.items()
+            if measure in (name, *LIKE.get(name, ()))
+            for style in styles
+        }
+        return {path: record for path, record in records.items() if record.source not in without}
 
 
 class Effect(Plain, frozen=True):
@@ -345,7 +366,10 @@ def judge(
     for name in wanted or content.claims:
         claim = content.claims[one_of("claim", name, tuple(content.claims))]
         try:
-            drafts = [_draft(part, records, terms, smallest) for part in claim.parts]
+            drafts = [
+                _draft(part, content.fit(records, part.measure), terms, smallest)
+                for part in claim.parts
+            ]
         except (ArithmeticError, TypeError, ValueError) as error:
             raise InputError(f"claim {name} cannot be judged: {error}") from error
         effects = _judged(drafts, records, doubted)

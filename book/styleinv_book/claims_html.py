@@ -17,11 +17,11 @@ from styleinv.runs.record import Record
 from styleinv_book.claims import (
     COSTS,
     TESTED,
+    Claims,
     Effect,
     Part,
     Records,
     Row,
-    Terms,
     Verdict,
     doubted_measures,
     judge,
@@ -142,9 +142,9 @@ def judged() -> list[Row]:
     return rows
 
 
-def terms() -> Terms:
-    """What the claims call near theta, and what else they agree on."""
-    return read_claims(Path(CLAIMS)).terms
+def content() -> Claims:
+    """The claims with their terms, as `book/claims.yml` has them."""
+    return read_claims(Path(CLAIMS))
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:
@@ -169,12 +169,12 @@ def beside(*ids: str) -> str:
 
 def visible() -> str:
     """A table of the smallest effects that count, and of how often eyes agree with each measure."""
-    content, study = read_claims(Path(CLAIMS)), read_study(RESULTS)
-    seen = larger_seen(study, content.smallest)
-    doubted = doubted_measures(study, content.terms.agreement)
+    known, study = content(), read_study(RESULTS)
+    seen = larger_seen(study, known.smallest)
+    doubted = doubted_measures(study, known.terms.agreement)
     asked = {row["measure"]: row for row in study["measures"] if row["among"] == TESTED}
     rows = []
-    for measure, assumed in content.smallest.items():
+    for measure, assumed in known.smallest.items():
         step, own = seen.get(measure, assumed), unit(measure)
         amount = f"{100 * step:.3g}%" if own == "%" else f"{step:.3g}{own}"
         source = "what eyes tell apart" if measure in seen else "assumed"

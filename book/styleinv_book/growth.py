@@ -12,7 +12,7 @@ from styleinv.encoder import LAYERS
 from styleinv.optim import decade
 from styleinv.runs import store
 from styleinv.runs.record import Record
-from styleinv_book.claims import Claim
+from styleinv_book.claims import Claims
 from styleinv_book.figures import BLUE, INK, ORANGE, plot_axes
 
 # From the first layer to the last: the deeper, the darker.
@@ -24,10 +24,11 @@ OVER_LOSS = {
 }
 
 
-def runs_of(results: str | Path, claim: Claim) -> list[Record]:
-    """The records among which the first part of a claim chooses."""
-    chosen = claim.parts[0].runs
-    return list(chosen.among(store.read_records(Path(results, "runs"))).values())
+def runs_of(results: str | Path, content: Claims, claim: str) -> list[Record]:
+    """The records of a claim's first part, of those styles whose structure can be told."""
+    chosen = content.claims[claim].parts[0].runs
+    records = content.fit(store.read_records(Path(results, "runs")), "structure")
+    return list(chosen.among(records).values())
 
 
 def by_layer(runs: Sequence[Record], at: float) -> Figure:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
 from scipy.stats import mannwhitneyu, spearmanr
 
 from styleinv.runs import measures
+from styleinv.runs.store import Run
 from styleinv_book import figures
 
 # From here on, the rank correlation of measured and true scale counts as right.
@@ -90,6 +92,22 @@ def mosaic_plot(known: Mapping[str, Any]) -> str:
         f"record: <code>results/measures.json</code>, {known['date'][:10]}",
         f"styleinv {known['styleinv']}, measures version {known['version']}",
     )
+
+
+def grey_styles() -> figures.Panel:
+    """Two grey photographs, and two layers' Gram matrices with the structure that is measured."""
+    album = figures.reference("grey-styles")
+    rows: figures.Cells = {}
+    for style, label in album.labels().items():
+        keys = {layer: (style, layer, "gram") for layer in album.layers}
+        scores = ", ".join(f"{_structure(album.runs[key]):.1f}" for key in keys.values())
+        pictures = {layer: (album, key) for layer, key in keys.items()}
+        rows[f"{label}: {scores}"] = {"style": (album, style), **pictures}
+    return figures.panel(rows)
+
+
+def _structure(run: Run) -> float:
+    return math.nan if run.record.measures is UNSET else run.record.measures.structure
 
 
 def truth_table(known: Mapping[str, Any]) -> str:
