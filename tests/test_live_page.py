@@ -552,6 +552,17 @@ def test_a_link_starts_a_run(context: "BrowserContext", live_address: str) -> No
     assert problems == []
 
 
+def test_on_a_phone_a_link_leads_to_the_picture(browser: "Browser", live_address: str) -> None:
+    with browser.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    ) as context:
+        page, problems = watched(context, live_address)
+        page.goto(f"{live_address}#style=bundled:dots&size=32&start=1")
+        expect(page.locator(".live-stages figure")).to_be_in_viewport(ratio=0.99)
+        expect(picture(page)).to_be_in_viewport(ratio=0.99)
+        assert problems == []
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
 def test_everyone_can_use_it(browser: "Browser", live_address: str, theme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.base")

@@ -230,6 +230,8 @@ function render({ model, el }) {
 
   const stages = h('div', { class: 'live-stages' });
   let shown = [];
+  // Whether a link has started runs that are not in sight yet: on a phone, the choices come before.
+  let isLed = false;
 
   function makeStage(run) {
     const style = h('img', { class: 'dark-light viewer-left', alt: 'Style image' });
@@ -293,6 +295,8 @@ function render({ model, el }) {
     });
     fit();
     showScrubber();
+    if (isLed) stages.scrollIntoView({ block: 'nearest' });
+    isLed = false;
   }
 
   // --- Back through the iterates -------------------------------------------------------------
@@ -510,7 +514,10 @@ function render({ model, el }) {
     choose(found);
     update();
     if (bad.length) say(`Ignored in the address, because this page has no such choice: ${bad.join(', ')}.`, true);
-    else if (start && !RUNNING.includes(state().phase)) send('start', { choice });
+    else if (start && !RUNNING.includes(state().phase)) {
+      isLed = true;
+      send('start', { choice });
+    }
   }
 
   // --- All together --------------------------------------------------------------------------

@@ -101,8 +101,8 @@ def test_nothing_leaks_and_nothing_breaks(browser: "Browser", live_address: str)
         last = time.monotonic() + 60 * MINUTES
         while time.monotonic() < last:
             rng.choice(actions)()
-            # One more may prepare an image.
-            assert page.evaluate("workers") <= AT_ONCE + 2, problems
+            # Others may prepare an image and measure the device.
+            assert page.evaluate("workers") <= AT_ONCE + 3, problems
             assert page.evaluate("addresses") <= MOST_ADDRESSES
         assert heap(page) < MOST_HEAP
         press(page, "Stop")
