@@ -1,4 +1,4 @@
-"""What the page on provenance shows: the sweeps of the reference runs, and what made them."""
+"""What the page on provenance shows: the folders of the reference runs, and what made them."""
 
 import platform
 from collections import Counter, defaultdict
@@ -18,11 +18,11 @@ from styleinv_book.rendering import render_macro
 PACKAGES = ("styleinv", "torch", "torchvision", "numpy", "scipy", "matplotlib", "scikit-image")
 
 
-def sweeps_table(records: Mapping[Path, Record]) -> str:
-    """The sweeps, each with its runs, their pictures, sizes, protocols and hours."""
-    sweeps = defaultdict(list)
+def folders_table(records: Mapping[Path, Record]) -> str:
+    """The folders, a sweep each: its runs, their pictures, sizes, protocols and hours."""
+    folders = defaultdict(list)
     for path, record in records.items():
-        sweeps[path.parent.name].append(record)
+        folders[path.parent.name].append(record)
     rows = [
         (
             name,
@@ -32,9 +32,9 @@ def sweeps_table(records: Mapping[Path, Record]) -> str:
             counted([record.asked.protocol.name for record in own]),
             f"{hours(own):.1f}",
         )
-        for name, own in sweeps.items()
+        for name, own in folders.items()
     ]
-    return figures.html_table(("sweep", "runs", "pictures", "px", "protocol", "hours"), rows)
+    return figures.html_table(("folder", "runs", "pictures", "px", "protocol", "hours"), rows)
 
 
 def hours(records: Iterable[Record]) -> float:
