@@ -226,19 +226,6 @@ def _seeds_panel(albums: Mapping[int, Album]) -> Panel:
     return figures.panel(cells)
 
 
-def overview(*albums: Album) -> str:
-    """Four statistics of the first style image, layer by layer."""
-    losses = ("gram", "moment-1", "moment-2", "mmd")
-    return figures.figure(
-        "overview",
-        "A style image (first column), and what four summary statistics keep of it, layer by "
-        "layer. Every other picture began as noise and was changed until its statistic came as "
-        "close as the protocol allowed. A frame marks a run that failed: a loss above "
-        f"{figures.FAILED} times theta.",
-        *(album.by_loss(0, losses) for album in albums),
-    )
-
-
 def outcomes(*albums: Album) -> str:
     """A table of how the runs with up to two moments and with more ended, for each album."""
     rows = []
