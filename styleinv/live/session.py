@@ -40,7 +40,7 @@ class Attempt:
         style: the style image.
         pixels: the latest picture that was taken, see `Session.want_pictures`.
         pictured: the (evaluations, loss) of that picture.
-        stage: the loss that is descended now: a warm-up's or the run's own.
+        stage: the loss that is descended now: an early stage's or the run's own.
         points: the loss curve as (evaluations, loss); the last point is the present.
         seconds: computing time, without the pauses.
         result: the inversion, once it has ended; its times, too, are without the pauses.

@@ -180,7 +180,7 @@ def _status(attempt: Attempt) -> str:
         return f"ended: {attempt.result.stop_reason}"
     loss = attempt.asked_for["loss"]
     if attempt.phase == "running" and attempt.stage != loss:
-        return f"warm-up: {title_of(attempt.stage)}"
+        return f"stage: {title_of(attempt.stage)}"
     return attempt.phase
 
 

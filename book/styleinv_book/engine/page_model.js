@@ -511,7 +511,7 @@ class PageModel {
 
   #statusOf({ phase, stop, stage, asked: { loss } }) {
     if (phase === 'ended') return `ended: ${stop}`;
-    return phase === 'running' && stage !== loss ? `warm-up: ${this.#titleOf(stage)}` : phase;
+    return phase === 'running' && stage !== loss ? `stage: ${this.#titleOf(stage)}` : phase;
   }
 
   #numbersOf({ points, iterations, seconds, phase, asked: { budget, protocol } }) {
