@@ -271,8 +271,11 @@ class Effect(Plain, frozen=True):
 
     @property
     def numbers(self) -> str:
-        """The estimate and its interval, without the unit."""
-        estimate, low, high = map(self.rounded, (self.estimate, self.low, self.high))
+        """The estimate and its interval for a column: of the units, only percent is written."""
+        sign = "%" if self.unit == "%" else ""
+        estimate, low, high = (
+            f"{self.rounded(x)}{sign}" for x in (self.estimate, self.low, self.high)
+        )
         return f"{estimate} ({low} to {high})"
 
     @property

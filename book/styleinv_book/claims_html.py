@@ -1,6 +1,7 @@
 """The claims as the book shows them: a summary, a section per claim, verdicts beside figures."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from styleinv.runs.record import Record
 from styleinv_book.claims import (
     COSTS,
     TESTED,
+    Claim,
     Claims,
     Effect,
     Part,
@@ -122,7 +124,9 @@ class Chart:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Places and labels."""
-        return [(self.scale.place(x), self.effects[0].rounded(x)) for x in self.scale.ticks]
+        some = self.effects[0]
+        sign = "%" if some.unit == "%" else ""
+        return [(self.scale.place(x), f"{some.rounded(x)}{sign}") for x in self.scale.ticks]
 
     @property
     def none(self) -> float:
@@ -230,7 +234,16 @@ def section(row: Row, scales: Mapping[str, Scale] | None = None) -> str:
         shown,
         pictures,
         rules(row.claim.parts),
+        _seen_in(row.claim),
     )
+
+
+def _seen_in(claim: Claim) -> tuple[str, str]:
+    """Where a claim is seen: the address and its text, such as "figure 1.3"."""
+    page, _, label = claim.figure.partition("#")
+    number = re.fullmatch(r"fig-(\w)-(\d+)", label)
+    text = f"figure {number[1].upper()}.{number[2]}" if number else "our figure"
+    return f"../{page}.html#{label}", text
 
 
 def rules(parts: Sequence[Part]) -> str:
@@ -261,7 +274,7 @@ def _charts(effects: Sequence[Effect], scales: Mapping[str, Scale]) -> Iterator[
             groups[effect.part.effect, _unit(effect)].append(effect)
     kinds = {"difference": "difference", "level": "share"}
     for (kind, name), group in groups.items():
-        title = ", ".join(filter(None, (kinds.get(kind), name)))
+        title = ", ".join(x for x in (kinds.get(kind), name.removeprefix("%")) if x)
         yield Chart(title, group, scales[name])
 
 
