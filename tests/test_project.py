@@ -89,6 +89,21 @@ def test_home_shows_a_photograph_and_the_gram_matrix_of_every_layer() -> None:
         np.testing.assert_array_equal(found, runs["skimage:coffee", layer, "gram"].image)
 
 
+def test_at_least_half_of_the_notebooks_code_is_visible() -> None:
+    """Lines that are neither empty nor a comment, of all cells but those with parameters."""
+    jupytext = pytest.importorskip("jupytext", reason="no Jupyter (extra `book`)")
+    hidden = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+    lines = {True: 0, False: 0}
+    for file in sorted((ROOT / "notebooks").glob("*.md")):
+        for cell in jupytext.read(file).cells:
+            tags = set(cell.metadata.get("tags", []))
+            if cell.cell_type == "code" and "parameters" not in tags:
+                code = (line.strip() for line in cell.source.splitlines())
+                count = sum(bool(line) and not line.startswith("#") for line in code)
+                lines[tags.isdisjoint(hidden)] += count
+    assert lines[True] >= lines[False], lines
+
+
 def test_contributing_names_files_that_exist() -> None:
     named = re.findall(r"`((?:\w+/)+[\w.]*)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert len(named) > 30

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -290,6 +291,28 @@ def test_the_book_is_light(
 
 def content_length(response: Response) -> int:
     return int(response.headers.get("content-length", 0))
+
+
+# What only those who made the book would say.
+HOUSE_WORDS = re.compile(
+    r"\b(ledger|warm[- ]?ups?|to be met|criteri(?:on|a)|missed|sweeps?)\b", re.IGNORECASE
+)
+# A command and a module have the name `sweep`: these pages explain it.
+ABOUT_SWEEPS = re.compile(r"book/(rerun|api\w*)|notebooks/(scaling|provenance)")
+
+
+def test_pages_do_without_house_words(built: Path, soups: dict[str, BeautifulSoup]) -> None:
+    found = []
+    for name in (file.relative_to(built).as_posix() for file in pages(built)):
+        article = copy(soups[name].article)
+        assert article is not None
+        for hidden in article.select("script, style, code, pre, dl.py"):
+            hidden.decompose()
+        words = {word.lower() for word in HOUSE_WORDS.findall(article.get_text(" "))}
+        if ABOUT_SWEEPS.match(name):
+            words -= {"sweep", "sweeps"}
+        found += [f"{name}: {word}" for word in sorted(words)]
+    assert found == []
 
 
 def test_pictures_have_a_text_alternative(soups: dict[str, BeautifulSoup]) -> None:
