@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from styleinv_book.viewer import link_to
 from styleinv import InputError, losses
 from styleinv.encoder import Encoder
 from styleinv.inversion import RESULTS_VERSION
-from styleinv.live.labels import TITLES
+from styleinv.live.labels import COLOURS, TITLES
 from styleinv.protocol import PROTOCOLS, told_beyond
 from styleinv.runs.record import WarmupStage
 from styleinv.runs.reference import make_reference_runs
@@ -262,6 +263,26 @@ def test_the_same_plot_gives_the_same_svg(album: Album) -> None:
     assert first == second
     (drawn,) = soup(first).find_all("svg")
     assert drawn["aria-label"] == "Curves"
+
+
+def test_a_plot_has_no_ground_and_colours_that_a_page_can_change(album: Album) -> None:
+    runs = {loss: album.runs[STYLES[0], LAYERS[0], loss] for loss in LOSSES}
+    content = figures.as_html(figures.curves(runs), "Curves")
+    colours = {colour for loss in LOSSES for colour in [COLOURS[loss], figures.INK]}
+    for colour in colours:
+        assert f"stroke: var(--plot-{colour[1:]}, {colour})" in content
+    assert set(re.findall('#[0-9a-f]{6}(?=[;"])', content)) == set()  # all have a property
+    (drawn,) = soup(content).find_all("svg")
+    assert [path["style"] for path in drawn.select("[id$=patch_1] path, [id$=patch_2] path")] == [
+        "fill: none",
+        "fill: none",
+    ]
+    assert drawn.find("style") is None  # it would be for the whole page
+    # What refers to an id finds it, and another plot has other ids.
+    ids = {str(tag["id"]) for tag in drawn.select("[id]")}
+    assert set(re.findall('(?:href="|url\\()#([^")]+)', content)) <= ids
+    other = soup(figures.as_html(figures.curves(dict([*runs.items()][:1])), "Curve"))
+    assert ids.isdisjoint(str(tag["id"]) for tag in other.select("[id]"))
 
 
 def test_every_loss_has_a_title() -> None:

@@ -3,14 +3,17 @@
 import base64
 import json
 import re
+from io import StringIO
 from pathlib import Path
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 from sphinx.application import Sphinx
+from styleinv_book.figures import folded_origin, plot_axes
 from styleinv_book.sphinx_extension import name_fields
 
 from styleinv.runs.record import TracePoint
@@ -28,6 +31,20 @@ PAGES = {
 }
 
 
+def plot_cell() -> NotebookNode:
+    """A cell that returns a plot, and says by HTML where it comes from."""
+    plot, axes = plot_axes()
+    axes.plot([1, 2], [3, 4])
+    drawn = StringIO()
+    plot.savefig(drawn, format="svg")
+    outputs = [
+        new_output("display_data", {"image/svg+xml": drawn.getvalue()}),
+        new_output("display_data", {"text/html": folded_origin("<p>made here</p>")}),
+    ]
+    options = {"mystnb": {"image": {"alt": "A line"}, "figure": {"caption": "A plot."}}}
+    return new_code_cell("plot", outputs=outputs, metadata=options)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built pages."""
@@ -37,7 +54,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name).write_text(text, encoding="utf-8")
     result = new_output("execute_result", {"text/plain": "42"})
     cell = new_code_cell("6 * 7", outputs=[result], execution_count=1)
-    nbformat.write(new_notebook(cells=[cell]), source / "book" / "numbers.ipynb")
+    cells = [cell, plot_cell()]
+    nbformat.write(new_notebook(cells=cells), source / "book" / "numbers.ipynb")
     out = source / "html"
     settings = {
         "extensions": ["myst_nb", "styleinv_book.sphinx_extension"],
@@ -142,5 +160,16 @@ def test_what_mathjax_is_told_to_load_is_there(built: Path) -> None:
 
 def test_only_the_page_keeps_what_a_notebook_has_computed(built: Path) -> None:
     assert "42" in parsed(built / "book" / "numbers.html").article.get_text()
-    (cell,) = nbformat.read(built / "_sources" / "book" / "numbers.ipynb", as_version=4).cells
+    cell, *_ = nbformat.read(built / "_sources" / "book" / "numbers.ipynb", as_version=4).cells
     assert (cell.source, cell.outputs, cell.execution_count) == ("6 * 7", [], None)
+
+
+def test_plots_are_in_the_page_and_lead_to_their_notebook(built: Path) -> None:
+    page = parsed(built / "book" / "numbers.html")
+    (plot,) = page.select("figure svg.plot")
+    assert plot["aria-label"] == "A line"
+    assert page.select_one("figure figcaption").get_text(strip=True).startswith("A plot.")  # type: ignore[union-attr]
+    assert page.select("article figure img") == []
+    (link,) = page.find_all("a", string="this page's notebook")
+    notebook = (built / "book" / str(link["href"])).resolve()
+    assert nbformat.read(notebook, as_version=4).cells[0].source == "6 * 7"

@@ -20,8 +20,10 @@ from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython import get_ipython
 from markupsafe import escape
 from matplotlib.figure import Figure
+from matplotlib_inline.config import InlineBackend
 from PIL import Image
 
 from styleinv.errors import InputError
@@ -43,6 +45,8 @@ ROOM, TEXT, LARGEST, SMALLEST = 920, 640, 256, 128
 # The paths as seen from a page; all pages are one folder down.
 VIEWER_PAGE, RESULTS, OWN_RUNS = "../notebooks/viewer.html", "../results", "../_build/runs"
 INK = "#222222"
+# Of the ids in SVG: with a fixed one, the same plot gives the same text.
+SALT = "styleinv"
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the same colours everywhere.
 BLUE, ORANGE = "#0072b2", "#d55e00"
 # A run has failed if its loss ends above so many times theta.
@@ -342,16 +346,20 @@ def embedded(pixels: Pixels, alt: str) -> Picture:
 
 
 def as_html(figure: Figure, alt: str) -> str:
-    """A plot as SVG within HTML, without a background.
+    """A plot as `plot_within_html`."""
+    buffer = StringIO()
+    with plt.rc_context({"svg.hashsalt": SALT}):
+        figure.savefig(buffer, format="svg")
+    return plot_within_html(buffer.getvalue(), alt)
+
+
+def plot_within_html(text: str, alt: str) -> str:
+    """A plot of Matplotlib's as SVG within HTML.
 
     Its colours are custom properties of CSS, such as `--plot-0072b2`, so that a page's style sheet
     can give them other values where the background is dark.
     """
-    buffer = StringIO()
-    # With a fixed salt for ids and without a date, the same plot gives the same text.
-    with plt.rc_context({"svg.hashsalt": "styleinv"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    (view,) = re.findall('viewBox="([^"]*)"', text := buffer.getvalue())
+    (view,) = re.findall('viewBox="([^"]*)"', text)
     drawn = text[text.index("</metadata>") + len("</metadata>") : text.rindex("</svg>")]
     # Without its style sheet, which would be for the whole page, and without empty lines.
     drawn = re.sub("<style.*?</style>|<!--.*?-->", "", " ".join(drawn.split()))
@@ -386,9 +394,13 @@ def plot_axes(height: float = 3.2, *shape: int, **options: Any) -> tuple[Figure,
 
 
 def subplots(height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
-    """`plt.subplots` as wide as a page, `height` inches high."""
-    size = (6.4, height)
-    figure, axes = plt.subplots(*shape, figsize=size, dpi=DPI, layout="constrained", **options)
+    """`plt.subplots` as wide as a page, `height` inches high, and without a ground."""
+    options |= {"figsize": (6.4, height), "dpi": DPI, "layout": "constrained"}
+    with plt.rc_context({"figure.facecolor": "none", "axes.facecolor": "none"}):
+        figure, axes = plt.subplots(*shape, **options)
+    if shell := get_ipython():  # what a cell returns is drawn in lines, not in pixels
+        InlineBackend.instance(parent=shell).figure_formats = {"svg"}
+        plt.rcParams["svg.hashsalt"] = SALT
     plt.close(figure)  # the caller shows or saves it; pyplot need not keep it
     return figure, axes
 

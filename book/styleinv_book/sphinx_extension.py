@@ -15,6 +15,7 @@ from sphinx.config import Config
 
 from styleinv.runs.store import read_records
 from styleinv_book import findable, live_page, weight
+from styleinv_book.figures import plot_within_html
 
 # GitHub and Binder both resolve this to the newest commit of the default branch.
 BRANCH = "HEAD"
@@ -85,6 +86,18 @@ def link_notebook(app: Sphinx, doctree: document) -> None:
             raw[:] = [nodes.Text(THIS_NOTEBOOK.sub(link, raw.astext()))]
 
 
+def draw_plots(app: Sphinx, doctree: document, docname: str) -> None:
+    """Put the plots that notebooks return into the page, where its style sheet reaches them."""
+    env: Any = app.env  # MyST-NB adds its settings
+    for image in list(doctree.findall(nodes.image)):
+        file = Path(app.srcdir, image["uri"]).resolve()
+        is_output = file.is_relative_to(env.mystnb_config.output_folder)
+        if app.builder.format == "html" and is_output and file.suffix == ".svg":
+            text = file.read_text(encoding="utf-8")
+            drawn = plot_within_html(text, image.get("alt", ""))
+            image.replace_self(nodes.raw("", drawn, format="html"))
+
+
 def explain_terms(app: Sphinx, doctree: document, docname: str) -> None:
     """Let a link into the glossary show the word's meaning to a pointer that rests on it."""
     links = [x for x in doctree.findall(nodes.reference) if "#term-" in x.get("refuri", "")]
@@ -113,6 +126,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # The theme makes its list of buttons before, at priority 501.
     app.connect("html-page-context", lead_to_sources, priority=502)
     app.connect("doctree-read", link_notebook)
+    app.connect("doctree-resolved", draw_plots)
     app.connect("doctree-resolved", explain_terms)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-signature", name_fields)

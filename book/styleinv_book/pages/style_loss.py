@@ -35,6 +35,8 @@ MINUS = "\N{MINUS SIGN}"
 ROUNDING = 1e-12  # below it, a value is what rounding leaves of 0
 # The feature map behind the figure on psi: so many positions, so many of them high in the style.
 POSITIONS, STYLE_HIGH = 1000, 900
+# Of a cell's text: dark in both themes, because the cells are light in both.
+ON_GREY: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 15, "color": "#111111"}
 
 
 def compare(
@@ -62,7 +64,7 @@ def matrices(shown: Mapping[str, Maps], height: float = 2.6) -> Figure:
         axes.imshow(values, cmap="Greys", vmin=0, vmax=1.6 * values.max())
         axes.set(title=title, xticks=[], yticks=[])
         for (y, x), value in np.ndenumerate(values):
-            axes.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=15)
+            axes.text(x, y, f"{value:.0f}", **ON_GREY)
     return figure
 
 
