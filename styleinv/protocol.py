@@ -4,10 +4,10 @@
   theta = 1e-5; if it is still above theta at the end, up to 240 rounds of 1000 more iterations.
 * ``released``: the same method as in the author's published code, which has other noise, budgets
   and theta, and scales the losses.
-* ``fast``: projected L-BFGS with the pixel bounds [0, 1]; the default for readers. Its warm-ups
+* ``fast``: projected L-BFGS with the pixel bounds [0, 1]; the default for readers. Its first stages
   know no more than the statistic that they lead to: the Gram matrix whitened; for N > 2, fewer
   moments and compressed ones;
-* ``from-noise``: ``fast`` without warm-ups;
+* ``from-noise``: ``fast`` without these stages;
 * ``quantiles``: for N > 2, ``fast`` with the sorted pre-activations of every channel as its first
   stage. These hold far more than N moments, and the picture shows it: a stronger statistic;
 * ``scipy``: SciPy's L-BFGS-B with the same bounds and budgets, from noise: the reference for
@@ -23,7 +23,7 @@ keep the moment loss bounded where psi would be negative (`styleinv.losses.Momen
 
 The settings of ``fast`` were chosen by measurement (the book's page on speed; `benchmarks/full.py`
 makes its record): 40 pairs, because fewer need more evaluations and more take longer for each;
-the warm-ups for three and four moments, because from noise they mostly do not converge at the
+the first stages for three and four moments, because from noise they mostly do not converge at the
 deeper layers; the one for the Gram matrix, because it halves the evaluations.
 
 The MMD as printed is a signed sum. Under ``chapter`` it passes theta by becoming negative, often

@@ -35,7 +35,7 @@ class BookBuilder(StandaloneHTMLBuilder):
         for label, (page, place) in labels.items():
             if page == pagename and (found := NUMBERED.fullmatch(label)):
                 kind, part, number = found.groups()
-                name = nodes.title(text=f"{KINDS[kind]} {part.upper()}.{number}")
+                name = nodes.title("", f"{KINDS[kind]} {part.upper()}.{number}")
                 words += nodes.section("", name, ids=[place])
         super().index_page(pagename, words, title)
 
