@@ -6,30 +6,39 @@ gradient per second, by size and layer, and the seconds from Start to a share of
 Then the published page itself inverts, and keys are pressed: how soon does it answer? The numbers
 go to `results/browser.json`, which the book shows. `make bench` measures one round, for
 `_build/browser.json`.
+
+`--only recipes` measures no speed: the page inverts and saves recipes, Python makes their runs
+again, and the two ends are compared. This replaces `recipes` in the record and keeps the rest.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
 import styleinv_book.engine as engine
 import torch
-from playwright.sync_api import Browser, Page, sync_playwright
+from msgspec.structs import replace
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from scipy.ndimage import gaussian_filter
 from styleinv_book import live_page
 from ways import made_with, spread, take_turns, write_record
 
 from styleinv import LAYERS
 from styleinv.files import write_text
-from styleinv.images import load_style
+from styleinv.images import Pixels, load_style, to_uint8
 from styleinv.inversion import plan
+from styleinv.live.recipe import read_recipe
 from styleinv.optim import Iterate
 
 RECORD = Path(__file__).parents[1] / "results" / "browser.json"
@@ -43,6 +52,30 @@ SHARES = (0.1, 1e-3)
 # The run of the page that has to answer keys, and for how long they are pressed.
 BUSY = {"size": 96, "layer": "relu_2_2"}
 SECONDS = 10
+# What the page inverts for recipes, as its address says it.
+RECIPES = (
+    {"show": "layers", "style": "bundled:strokes", "loss": "gram", "protocol": "fast"},
+    {"show": "moments", "style": "bundled:dots", "layer": "relu_1_2", "protocol": "fast"},
+    {"style": "bundled:marbling", "loss": "gram", "other_loss": "mmd", "protocol": "fast"},
+    {
+        "style": "bundled:strokes",
+        "loss": "gram",
+        "other_loss": "moment-2",
+        "protocol": "from-noise",
+    },
+    {
+        "style": "bundled:dots",
+        "layer": "relu_1_1",
+        "other_layer": "relu_1_1",
+        "loss": "moment-1",
+        "other_loss": "moment-2",
+        "protocol": "chapter",
+        "size": 32,  # the chapter's Adam takes thousands of evaluations
+    },
+)
+# What they have in common, if they do not say otherwise.
+RECIPE = {"show": "compare", "layer": "relu_2_1", "other_layer": "relu_2_1", "size": 64}
+BLUR = 2.0  # standard deviation in pixels, before two pictures are correlated
 # What the page is to reach.
 WANTED = {
     "evaluations per second at 96 px, relu_2_2": 5,
@@ -95,12 +128,16 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="in which keys are pressed")
+    parser.add_argument("--only", choices=["recipes"], help="compare ends, measure no speed")
     parser.add_argument("--record", type=Path, default=RECORD)
     asked = parser.parse_args(words)
     if chromium() is None:
         print("The engine in the browser is not measured: this machine has no Chromium.")
         return
     torch.set_num_threads(1)
+    if asked.only == "recipes":
+        update_record(asked.record, {"recipes": recipes()})
+        return
     made = made_with()  # before the measurements, which are the load
     with opened() as browser:
         page = with_engine(browser)
@@ -111,7 +148,13 @@ def main(words: Sequence[str]) -> None:
         found = {"rates": rates, "waits": waits, "answers": answers(browser, asked.seconds)}
         made["chromium"] = browser.version
     settings = {"style": STYLE, "loss": LOSS, "rounds": asked.rounds, "wanted": WANTED}
-    write_record(asked.record, {**made, **settings, "first": FIRST, **found})
+    update_record(asked.record, {**made, **settings, "first": FIRST, **found})
+
+
+def update_record(record: Path, found: Mapping[str, Any]) -> None:
+    """Replace in a record what was found; what another part of this script has found stays."""
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    write_record(record, {**known, **found})
 
 
 def chromium() -> str | None:
@@ -227,7 +270,7 @@ def answers(browser: Browser, seconds: float) -> dict[str, Any]:
         RuntimeError: the run ended before the seconds had passed.
     """
     with tempfile.TemporaryDirectory() as name:
-        page = published(browser, Path(name))
+        page = published(browser, Path(name), {"style": STYLE, "loss": LOSS, **BUSY})
         page.get_by_role("button", name="Pause", exact=True).wait_for()
         page.locator(".viewer-stage img").first.wait_for()
         page.evaluate(HEAR_KEYS)
@@ -243,15 +286,84 @@ def answers(browser: Browser, seconds: float) -> dict[str, Any]:
     return {**BUSY, "seconds": seconds, **row}
 
 
-def published(browser: Browser, folder: Path) -> Page:
+def published(browser: Browser, folder: Path, choice: Mapping[str, Any]) -> Page:
     """The live page as in the book, from a folder, with a run that its address asks for."""
     live_page.write(folder / live_page.FOLDER)
     path = folder / "notebooks" / "live.html"
     write_text(path, f"<!doctype html><body>{live_page.fragment([STYLE], instead='')}</body>")
     page = browser.new_page()
-    choice = {"style": STYLE, "loss": LOSS, **BUSY, "start": 1}
-    page.goto(f"{path.as_uri()}#{urlencode(choice, safe=':')}")
+    page.set_default_timeout(0)
+    page.goto(f"{path.as_uri()}#{urlencode({**choice, 'start': 1}, safe=':')}")
     return page
+
+
+def recipes() -> dict[str, Any]:
+    """How close the page and Python end, for each recipe."""
+    made = made_with()
+    with opened() as browser:
+        rows = [row for choice in RECIPES for row in agreement(browser, {**RECIPE, **choice})]
+        made["chromium"] = browser.version
+    return {**made, "blur": BLUR, "runs": rows}
+
+
+def agreement(browser: Browser, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where the page's runs end, and where `styleinv.live.recipe` ends with the saved recipe.
+
+    `ratio` is the page's final loss over Python's, `correlation` that of the two pictures, and
+    `another seed` that of Python's picture and Python's from other noise.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        page = published(browser, Path(name), choice)
+        page.locator(".live-save:enabled").click()
+        links = page.locator(".live-saved a")
+        links.last.wait_for()
+        *pictures, kept = [downloaded(page, link, Path(name)) for link in links.all()]
+        page.close()
+        recipe = read_recipe(kept)
+        tasks = recipe.plan({})
+        others = replace(recipe, seed=recipe.seed + 1).plan({})
+        rows = []
+        for picture, run, task, other in zip(pictures, recipe.runs, tasks, others, strict=True):
+            own, reached = pixels_of(picture), run.reached
+            python, elsewhere = task.run(), other.run()
+            again = to_uint8(python.image)
+            rows.append(
+                {
+                    "style": recipe.style,
+                    "layer": run.layer,
+                    "loss": run.loss,
+                    "protocol": recipe.protocol,
+                    "size": recipe.size,
+                    "page": [reached.loss, reached.evaluations, reached.stop],
+                    "python": [python.loss, python.evaluations, python.stop_reason],
+                    "ratio": reached.loss / python.loss,
+                    "correlation": correlation(own, again),
+                    "another seed": correlation(again, to_uint8(elsewhere.image)),
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def downloaded(page: Page, link: Locator, folder: Path) -> Path:
+    with page.expect_download() as started:
+        link.click()
+    path = folder / started.value.suggested_filename
+    started.value.save_as(path)
+    return path
+
+
+def pixels_of(picture: Path) -> Pixels:
+    with Image.open(picture) as opened_picture:
+        return np.asarray(opened_picture.convert("RGB"))
+
+
+def correlation(one: Pixels, other: Pixels) -> float:
+    """Pearson's, of two pictures (H, W, 3) after a small blur."""
+    blurred = (
+        gaussian_filter(pixels.astype(float), (BLUR, BLUR, 0)).ravel() for pixels in (one, other)
+    )
+    return float(np.corrcoef(*blurred)[0, 1])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import evaluations
 import floor
 import full
 import measures
+import numpy as np
 import out_of_reach
 import peers
 import pytest
@@ -383,6 +384,40 @@ def test_the_browser_is_measured_beside_python(
         assert row["ratio"]["median"] == pytest.approx(ratio)
     delays = found["answers"]["milliseconds"]
     assert found["answers"]["keys"] > 0 < delays["low"] <= delays["median"] <= delays["high"]
+
+
+@pytest.mark.browser
+def test_ends_of_recipes_are_compared_and_the_rest_of_the_record_stays(
+    chromium: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("styleinv_book.live_page.SIZES", (64,))
+    choice = {"style": "bundled:dots", "layer": "relu_1_1", "loss": "moment-1", "show": "one"}
+    monkeypatch.setattr(browser, "RECIPES", [choice])
+    record = tmp_path / "browser.json"
+    record.write_text('{"rates": [1], "recipes": 0}', encoding="utf-8")
+    browser.main(["--only", "recipes", "--record", str(record)])
+    found = json.loads(record.read_text(encoding="utf-8"))
+    assert found["rates"] == [1]
+    (row,) = found["recipes"]["runs"]
+    assert {name: row[name] for name in choice if name != "show"} == {
+        name: value for name, value in choice.items() if name != "show"
+    }
+    assert row["page"][2] == row["python"][2] == "theta"
+    assert row["ratio"] == row["page"][0] / row["python"][0]
+    assert row["another seed"] < 0.6 < row["correlation"]
+
+
+def test_pictures_correlate_as_far_as_they_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(0, 256, (2, 64, 64, 3), dtype="uint8")
+    assert browser.correlation(one, one) == pytest.approx(1)
+    assert browser.correlation(one, 255 - one) == pytest.approx(-1)
+    assert abs(browser.correlation(one, other)) < 0.1
+    # Noise that the blur takes away counts less than it would otherwise.
+    smooth = np.repeat(np.linspace(0, 200, 64)[:, None, None], 64, 1).repeat(3, 2)
+    noisy = (smooth + rng.integers(0, 56, smooth.shape)).astype("uint8")
+    raw = np.corrcoef(smooth.ravel(), noisy.ravel())[0, 1]
+    assert raw < browser.correlation(smooth.astype("uint8"), noisy) < 1
 
 
 def test_a_run_that_ends_before_the_share_has_no_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,3 +56,17 @@ def test_pairs_are_compared_where_all_of_them_pass_theta() -> None:
 )
 def test_a_range_is_named_where_there_is_one(found: dict[str, float] | None, text: str) -> None:
     assert performance.with_range(found) == text
+
+
+def test_recipes_are_told_by_their_extremes_and_run_by_run() -> None:
+    run = {"style": "bundled:dots", "layer": "relu_1_1", "loss": "mmd", "protocol": "fast"}
+    run |= {"size": 64, "ratio": 0.8, "correlation": 0.9876, "another seed": 0.5}
+    other = run | {"loss": "gram", "ratio": 1.5, "correlation": 0.95, "another seed": -0.01}
+    html = performance.recipes({"recipes": {"blur": 2.0, "runs": [run, other]}})
+    said = BeautifulSoup(html, "html.parser").get_text()
+    assert "losses are 0.80 to 1.50 times" in said
+    assert "a blur of 2 pixels, the two pictures correlate with 0.950 to 0.988." in said
+    assert rows(html) == [
+        ["dots", "relu_1_1", "MMD", "fast", "64", "0.80", "0.988", "0.50"],
+        ["dots", "relu_1_1", "Gram", "fast", "64", "1.50", "0.950", "-0.01"],
+    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from styleinv.encoder import LAYERS
+from styleinv.images import short_name
 from styleinv.live.labels import TITLES
 from styleinv.protocol import FAST
 from styleinv_book import figures
@@ -401,4 +402,32 @@ def browser_tables(record: Json) -> str:
         + figures.html_table(("size", "layer", *names), rates)
         + "<p>Seconds from Start to a share of the first loss:</p>"
         + figures.html_table((share, *names), waits)
+    )
+
+
+def recipes(record: Json) -> str:
+    """How close the live page and Python end with the same recipe, run by run."""
+    found = record["recipes"]
+    runs = found["runs"]
+    rows = [
+        (
+            short_name(run["style"]),
+            run["layer"],
+            TITLES[run["loss"]],
+            run["protocol"],
+            run["size"],
+            f"{run['ratio']:.2f}",
+            f"{run['correlation']:.3f}",
+            f"{run['another seed']:.2f}",
+        )
+        for run in runs
+    ]
+    head = ("style", "layer", "loss", "protocol", "size", "final loss, page / Python")
+    alike = ("correlation of the pictures", "with another seed")
+    ratios, correlations = ([run[name] for run in runs] for name in ("ratio", "correlation"))
+    return (
+        f"<p>The page's final losses are {min(ratios):.2f} to {max(ratios):.2f} times those of "
+        f"Python. After a blur of {found['blur']:g} pixels, the two pictures correlate with "
+        f"{min(correlations):.3f} to {max(correlations):.3f}. The last column has the same for two "
+        "runs of Python from different noise.</p>" + figures.html_table((*head, *alike), rows)
     )
