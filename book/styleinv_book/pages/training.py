@@ -91,7 +91,7 @@ def in_both(adam: Album, fast: Album) -> list[Key]:
 
 def paths_panel(adam: Album, fast: Album, unit: Literal["evaluations", "seconds"]) -> Panel:
     """The loss over `unit`, a plot per layer: Adam in full lines, `fast` in dashed ones."""
-    figure, panels = figures.plot_axes(4.6, 2, 2, sharey=True)
+    figure, panels = figures.plot_axes(4.6, 2, 2, sharex=True, sharey=True)
     keys = in_both(adam, fast)
     for axes, layer in zip(panels.flat, LAYERS, strict=True):
         for key in (key for key in keys if key[1] == layer):
@@ -103,7 +103,8 @@ def paths_panel(adam: Album, fast: Album, unit: Literal["evaluations", "seconds"
                 axes.plot(*zip(*points, strict=True), line, color=COLOURS[key[2]], label=label)
         axes.set(xscale="log", yscale="log", title=layer, xlabel=unit, ylabel="style loss")
         axes.axhline(CHAPTER.theta, color=figures.INK, linewidth=0.8, linestyle=":")
-    panels.flat[0].legend(frameon=False, fontsize="x-small")
+    legend = panels.flat[0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside upper center", ncols=4, frameon=False, fontsize="small")
     runs = {
         f"{name} {key}": album.runs[key]
         for key in keys
