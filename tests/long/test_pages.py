@@ -277,17 +277,23 @@ def test_the_book_is_light(
     """All of it, and what a browser loads of a page before its reader does anything."""
     book = sum(file.stat().st_size for file in built.rglob("*") if file.is_file())
     assert book < 70 * MEGABYTE
-    loaded = {}
-    for name in soups:
-        with browser.new_context(viewport={"width": DESK, "height": 800}) as context:
-            opened = context.new_page()
-            answers: list[Response] = []
-            opened.on("response", answers.append)
-            opened.goto(f"{site}/{name}", wait_until="load")
-            opened.wait_for_timeout(500)  # what scripts ask for, and pictures near the first screen
-            loaded[name] = sum(int(x.headers.get("content-length", 0)) for x in answers)
+    loaded = {name: weight(browser, f"{site}/{name}") for name in soups}
     assert loaded["book/intro.html"] < 2 * MEGABYTE
     assert {name: size for name, size in loaded.items() if size > 5 * MEGABYTE} == {}
+
+
+def weight(browser: Browser, url: str) -> int:
+    sizes: list[int] = []
+
+    def add(answer: Response) -> None:
+        sizes.append(int(answer.headers.get("content-length", 0)))
+
+    with browser.new_context(viewport={"width": DESK, "height": 800}) as context:
+        page = context.new_page()
+        page.on("response", add)
+        page.goto(url, wait_until="load")
+        page.wait_for_timeout(500)  # for what scripts ask for
+    return sum(sizes)
 
 
 # What only those who made the book would say.
