@@ -148,7 +148,7 @@ def opened_page(
 STYLES_OF = """selector => [...document.querySelectorAll(selector)].map(
   element => getComputedStyle(element)).map(s => [s.color, s.fontWeight, s.fill])"""
 NOT_TYPESET = ".math:not(:has(mjx-container)), mjx-merror, [data-mjx-error]"
-SCROLLED_EQUATIONS = """[...document.querySelectorAll("mjx-container")]
+SCROLLED_EQUATIONS = """[...document.querySelectorAll("div.math mjx-container")]
   .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.textContent)"""
 # A table that scrolls says so.
 UNMARKED_TABLES = """[...document.querySelectorAll(".scroll, .pst-scrollable-table-container")]
