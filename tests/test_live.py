@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from styleinv.images import to_uint8
+from styleinv.live.choices import MOST_UPLOADS
 from styleinv.live.recipe import read_recipe
 from styleinv.runs import store
 from tests.conftest import LivePage, refuse_others
@@ -71,6 +72,25 @@ def number(page: "Page", name: str) -> "Locator":
 
 def expect_message(page: "Page", text: str) -> None:
     expect(page.get_by_role("status")).to_have_text(re.compile(text))
+
+
+def bring_too_many(page: "Page", folder: Path) -> None:
+    """Of two more own images than are kept, the first two go; then the oldest is chosen."""
+    for i in range(MOST_UPLOADS + 2):
+        own = folder / f"own{i}.png"
+        Image.new("RGB", (16, 16), (10 * i, 0, 0)).save(own)
+        page.locator("input[type=file]").first.set_input_files(own)
+        expect(page.get_by_role("radio", name=f"own{i}", exact=True)).to_be_checked()
+    expect(page.get_by_role("radio", name=re.compile(r"^own\d+$"))).to_have_count(MOST_UPLOADS)
+    for gone in ("own0", "own1"):
+        expect(page.get_by_role("radio", name=gone, exact=True)).to_have_count(0)
+    pick(page, "own2")
+
+
+def test_the_oldest_of_many_own_images_goes(page: "Page", tmp_path: Path) -> None:
+    bring_too_many(page, tmp_path)
+    button(page, "Start").click()
+    expect(page.get_by_text(re.compile("^own2 · encoder bundled"))).to_be_visible()
 
 
 def test_an_own_image_from_upload_to_download(page: "Page", live: LivePage, tmp_path: Path) -> None:

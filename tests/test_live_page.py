@@ -21,7 +21,7 @@ from styleinv.live.recipe import read_recipe
 from styleinv.styles import PAINTED
 from tests import pictures
 from tests.conftest import refuse_others
-from tests.test_live import button, number, pick, picture
+from tests.test_live import bring_too_many, button, number, pick, picture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Request, Route
@@ -280,6 +280,12 @@ def test_an_upload_leaves_the_other_choices(page: "Page") -> None:
     held[0].continue_()
     expect(page.get_by_role("radio", name="own", exact=True)).to_be_checked()
     expect(page.get_by_role("radio", name="relu_1_2")).to_be_checked()
+
+
+def test_the_oldest_of_many_own_images_goes(page: "Page", tmp_path: Path) -> None:
+    bring_too_many(page, tmp_path)
+    start(page, "relu_1_1")
+    expect(picture(page)).to_be_visible()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ ENCODERS = {
     "random": "random weights",
     "file": "a weights file",
 }
+# The reader's own images that a page offers; the oldest go.
+MOST_UPLOADS = 12
 # The options of the page, as lists of (value, title). `adam` lists the protocols that can draw new
 # pairs at every iteration; `size` has the bounds of the size and the values to suggest.
 OPTIONS: dict[str, Any] = {
@@ -33,6 +35,7 @@ OPTIONS: dict[str, Any] = {
         "offered": [64, 128, 192, 256, 384, 512],
     },
     "adam": [p.name for p in PROTOCOLS.values() if p.method == "adam"],
+    "most_uploads": MOST_UPLOADS,
 }
 # The initial choice.
 CHOICE: dict[str, Any] = {

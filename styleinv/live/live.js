@@ -187,11 +187,12 @@ function render({ model, el }) {
     }
   }
 
-  // The newest style is the first.
+  // The newest style is the first. The chosen one may have been dropped for it.
   function offerStyles() {
     styles.fill();
-    if (!wantsOwn) return;
-    choice.style = model.get('styles')[0].value;
+    const offered = model.get('styles').map(({ value }) => value);
+    if (!wantsOwn && offered.includes(choice.style)) return;
+    [choice.style] = offered;
     changed();
   }
 

@@ -20,7 +20,7 @@ from PIL import Image
 from styleinv import __version__
 from styleinv.errors import InputError, one_of
 from styleinv.images import STYLE_NAMES, Pixels, load_style, public_name, short_name, to_uint8
-from styleinv.live.choices import CHOICE, ENCODERS, OPTIONS, runs_of
+from styleinv.live.choices import CHOICE, ENCODERS, MOST_UPLOADS, OPTIONS, runs_of
 from styleinv.live.session import Session
 from styleinv.live.view import References, View, sentence
 
@@ -147,10 +147,12 @@ class LivePage(anywidget.AnyWidget):
         path, notes = self.session.take_upload(name, content)
         key = f"upload:{len(self._uploads)}"
         self._uploads[key] = path
+        oldest = list(self._uploads)[:-MOST_UPLOADS]
         if not self.session.is_alive():
             self.session.clear()
         with self._sending:
-            self.styles = [{**tile(path), "value": key}, *self.styles]
+            kept = [style for style in self.styles if style["value"] not in oldest]
+            self.styles = [{**tile(path), "value": key}, *kept]
         self._reply = {"message": " ".join(map(sentence, notes))}
 
     def _save(self) -> None:

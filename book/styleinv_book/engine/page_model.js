@@ -198,6 +198,7 @@ class PageModel {
   #files;
   #own = new Map(); // the files of the reader's images, and of those of this build, by their style
   #received = []; // pieces of an upload
+  #uploads = 0;
   #runs = [];
   #reply = {};
   #batch = 0;
@@ -311,12 +312,21 @@ class PageModel {
     this.#received = [];
     const { pixels, notes } = await this.#prepare(file, THUMBNAIL);
     const picture = await png(pixels);
-    const value = `upload:${this.#own.size}`;
+    const value = `upload:${this.#uploads += 1}`;
     this.#own.set(value, file);
     if (!this.#isGoing) this.#clear();
     const label = name.replace(/(.)\.[^.]*$/, '$1').replaceAll('_', ' ');
-    this.set('styles', [{ value, label, picture }, ...this.get('styles')]);
+    this.set('styles', this.#withoutOldest([{ value, label, picture }, ...this.get('styles')]));
     this.#reply = { message: joined(notes) };
+  }
+
+  // A reader who tries one image after the other must not fill the memory: the oldest go, unless a run needs them.
+  #withoutOldest(styles) {
+    const needed = new Set(this.#runs.map(({ asked }) => asked.source));
+    const uploaded = styles.map(({ value }) => value).filter((value) => value.startsWith('upload:'));
+    const dropped = new Set(uploaded.slice(this.#page.options.most_uploads).filter((value) => !needed.has(value)));
+    for (const value of dropped) this.#own.delete(value);
+    return styles.filter(({ value }) => !dropped.has(value));
   }
 
   #save() {
