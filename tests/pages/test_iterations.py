@@ -18,9 +18,11 @@ TOOK = {
 }
 
 
-def a_run(evaluations: int, stop_reason: str) -> Any:
-    result = SimpleNamespace(evaluations=evaluations, stop_reason=stop_reason)
-    return SimpleNamespace(record=SimpleNamespace(result=result))
+def a_run(evaluations: int, stop_reason: str, method: str = "lbfgs") -> Any:
+    counts = {"iterations": evaluations - 1, "evaluations": evaluations}
+    result = SimpleNamespace(**counts, stop_reason=stop_reason)
+    asked = SimpleNamespace(protocol=SimpleNamespace(method=method))
+    return SimpleNamespace(record=SimpleNamespace(result=result, asked=asked))
 
 
 RUNS = {key: a_run(*took) for key, took in TOOK.items()}
@@ -29,6 +31,12 @@ RUNS = {key: a_run(*took) for key, took in TOOK.items()}
 def test_a_run_that_misses_theta_has_no_number() -> None:
     assert iterations.to_theta(RUNS, "relu_1_1", "gram") == [30, None, 90]
     assert iterations.to_theta(RUNS, "relu_1_2", "gram") == []
+
+
+def test_of_adam_the_iterations_count() -> None:
+    """Its first evaluation is that of the noise, before any iteration."""
+    key = ("one", "relu_1_1", "gram")
+    assert iterations.to_theta({key: a_run(31, "theta", "adam")}, *key[1:]) == [30]
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,17 @@ def adam_runs(sweeps: Iterable[str], results: str = figures.RESULTS) -> dict[Key
 
 
 def to_theta(runs: Mapping[Key, Run], layer: str, loss: str) -> list[int | None]:
-    """The evaluations that each run of a layer and a loss took to theta; None if it missed it.
+    """What each run of a layer and a loss took to theta; None if it missed it.
 
-    An iteration of Adam is an evaluation.
+    Iterations of Adam, as in Table 1.1; evaluations of an L-BFGS.
     """
     own = [run for key, run in runs.items() if key[1:] == (layer, loss)]
-    return [run.record.result.evaluations if passed(run) else None for run in own]
+    return [_took(run) if passed(run) else None for run in own]
+
+
+def _took(run: Run) -> int:
+    result = run.record.result
+    return result.iterations if run.record.asked.protocol.method == "adam" else result.evaluations
 
 
 def median_of_passed(counts: Sequence[int | None]) -> float | None:
@@ -82,9 +87,9 @@ def _said(counts: Sequence[int | None]) -> str:
 
 
 def ratios(runs: Mapping[Key, Run], loss: str, other: str) -> list[float]:
-    """How many times the evaluations of `other` a loss takes, wherever both pass theta."""
+    """How many times as much as `other` a loss takes, wherever both pass theta; see `to_theta`."""
     return [
-        run.record.result.evaluations / beside.record.result.evaluations
+        _took(run) / _took(beside)
         for (style, layer, own), run in runs.items()
         if own == loss
         and (beside := runs.get((style, layer, other))) is not None
