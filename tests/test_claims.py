@@ -174,7 +174,7 @@ def test_sweeps_can_be_compared(tmp_path: Path) -> None:
     write(tmp_path, *(record(s, colour_distance=5.0) for s in STYLES), sweep="x")
     write(tmp_path, *(record(s, colour_distance=2.0) for s in STYLES), sweep="y")
     sides = {"of": {"sweep": "x"}, "against": {"sweep": ["y", "z"]}, "effect": "difference"}
-    found = effect(tmp_path, measure="colour_distance", rule="visibly more", **sides)
+    found = effect(tmp_path, measure="colour_distance", rule="clearly more", **sides)
     assert (found.estimate, found.finding) == (pytest.approx(3.0), "holds")
     assert str(found).startswith("3 CIELAB units")
 
@@ -324,16 +324,16 @@ def test_parts_of_a_claim_are_right_together(tmp_path: Path) -> None:
 def test_a_difference_must_be_visible(tmp_path: Path) -> None:
     """1.15 here, or what the eye study could see, if that is more; fails: too small to be seen."""
     write(tmp_path, *pairs(1.3))
-    assert effect(tmp_path, rule="visibly more").finding == "holds"
-    assert effect(tmp_path, rule="not visibly more").finding == "fails"
+    assert effect(tmp_path, rule="clearly more").finding == "holds"
+    assert effect(tmp_path, rule="not clearly more").finding == "fails"
     study = tmp_path / "eye_study.json"
     seen = '{"measures": [], "smallest_seen": {"largest_kept": %s, "noise": null}}'
     study.write_text(seen % 1.5, encoding="utf-8")
-    assert effect(tmp_path, rule="visibly more").finding == "fails"
-    assert effect(tmp_path, rule="not visibly less").finding == "holds"
-    assert effect(tmp_path, rule="visibly less").rule == Rule(below=1 / 1.5)
+    assert effect(tmp_path, rule="clearly more").finding == "fails"
+    assert effect(tmp_path, rule="not clearly less").finding == "holds"
+    assert effect(tmp_path, rule="clearly less").rule == Rule(below=1 / 1.5)
     study.write_text(seen % 1.01, encoding="utf-8")
-    assert effect(tmp_path, rule="visibly more").rule == Rule(above=1.15)
+    assert effect(tmp_path, rule="clearly more").rule == Rule(above=1.15)
 
 
 def test_a_measure_that_eyes_contradict_decides_nothing(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_measure_that_eyes_contradict_decides_nothing(tmp_path: Path) -> None:
         }
         study = json.dumps({"smallest_seen": {}, "measures": [row]})
         (tmp_path / "eye_study.json").write_text(study, encoding="utf-8")
-        judged_part = judged(tmp_path, part(rule="visibly more"))
+        judged_part = judged(tmp_path, part(rule="clearly more"))
         assert judged_part.effects[0].finding == finding
         said = "Eyes agree too rarely" in claims_html.section(judged_part)
         assert said == (finding == "undecided")
@@ -373,7 +373,7 @@ def test_verdicts() -> None:
         ({"rule": {}}, "a rule needs `above`, or `below`"),
         ({"rule": {"above": 2, "below": 1}}, "a rule needs `above`, or `below`"),
         ({"rule": "more"}, "Invalid enum value 'more'"),
-        ({"measure": "psnr", "rule": "visibly more"}, "smallest difference is known is 'psnr'"),
+        ({"measure": "psnr", "rule": "clearly more"}, "smallest difference is known is 'psnr'"),
         ({"measure": "beauty"}, "measure is 'beauty', but must be one of: "),
         ({"against": None}, "a ratio and a difference must have `against`"),
         ({"of": {"loss": "none"}}, "loss is 'none', but must be one of: gram"),
@@ -413,11 +413,16 @@ def test_a_section_shows_numbers_on_an_axis_with_units(tmp_path: Path) -> None:
     row = judged(tmp_path, part(measure="artefact_area", effect="difference", rule={"above": 0.01}))
     section = BeautifulSoup(claims_html.section(row), "html.parser")
     assert section.select_one("section.claim#c1") is not None
-    assert [x.get_text() for x in section.select(".effects thead th")] == ["difference"]
-    assert section.select(".axis text")[-1].get_text().endswith("%")
+    assert [x.get_text() for x in section.select(".effects thead th")] == [
+        "difference, percentage points"
+    ]
     (drawing,) = section.select("svg[role=img]")
-    assert drawing["aria-label"] == "10% (10 to 10), allowed: above 1%"
+    points = "percentage points"
+    assert drawing["aria-label"] == f"10 {points} (10 to 10), allowed: above 1 {points}"
     assert "supported" in claims_html.summary([row])
+    share = part(measure="converged", effect="level", against=None, rule={"above": 0.9})
+    section = BeautifulSoup(claims_html.section(judged(tmp_path, share)), "html.parser")
+    assert section.select(".axis text")[-1].get_text().endswith("%")
 
 
 def test_a_drawing_has_the_rule_and_its_bound(tmp_path: Path) -> None:
@@ -474,14 +479,11 @@ def test_rules_are_written_out_as_the_file_has_them() -> None:
         assert "null" not in shown
 
 
-def test_counts_have_a_number_for_every_verdict(tmp_path: Path) -> None:
+def test_the_tally_leaves_out_verdicts_that_no_claim_has(tmp_path: Path) -> None:
     write(tmp_path, *pairs())
-    counts = claims_html.counts([judged(tmp_path, part())])
-    assert counts == {
-        "n_claims": 1,
-        "n_supported": 1,
-        "n_partly_supported": 0,
-        "n_not_supported": 0,
-        "n_undecided": 0,
-        "n_too_few_runs": 0,
-    }
+    row = judged(tmp_path, part())
+    assert claims_html.tally([row]) == "Of the chapter's 1 claims, 1 held up."
+    verdicts: list[claims.Verdict] = ["undecided", "supported", "not supported", "supported"]
+    assert claims_html.tally([replace(row, verdict=x) for x in verdicts]) == (
+        "Of the chapter's 4 claims, 2 held up, 1 did not, and 1 remain undecided."
+    )

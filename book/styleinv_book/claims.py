@@ -26,12 +26,13 @@ from styleinv_book.intervals import ALPHA, Means, Sample, holm, resampled
 Finding = Literal["holds", "fails", "undecided", "too few runs"]
 Verdict = Literal["supported", "partly supported", "not supported", "undecided", "too few runs"]
 Kind = Literal["ratio", "difference", "level", "factor between seeds", "correlation between seeds"]
-Visible = Literal["visibly more", "visibly less", "not visibly more", "not visibly less"]
+Clear = Literal["clearly more", "clearly less", "not clearly more", "not clearly less"]
 Names = str | tuple[str, ...] | None
 Records = Mapping[Path, Record]
 
 # Fewer than these decide nothing.
 LEAST_COMPARISONS, LEAST_STYLES = 10, 5
+POINTS = " percentage points"
 # What a run takes to theta, see `_cost`.
 COSTS = ("iterations_to_theta", "evaluations_to_theta", "seconds_to_theta")
 SHARES = ("converged", "stuck", "clean")  # 0 or 1 for a run
@@ -52,7 +53,7 @@ TESTED = "all rounds that test it"
 class Terms(Plain, frozen=True):
     """Where theta is, when a run has converged, when a picture is clean, and which measures decide.
 
-    `artefact_excess`: a clean picture has less; `judge` sets it to what is just visible.
+    `artefact_excess`: a clean picture has less; `judge` sets it to what counts.
     `agreement`: in the eye study, a measure agrees with eyes in at least this share of the pairs.
     """
 
@@ -130,7 +131,7 @@ class Part(Plain, frozen=True):
         effect: how the sides differ, or what they are (`level`), or how two seeds differ: by a
             factor in the measure, or in the places of their artefacts (correlation of the shares
             that these cover on an 8 x 8 grid).
-        rule: decides whether the part holds; in words, by what is just visible.
+        rule: decides whether the part holds; in words, by the smallest difference that counts.
         runs: all other runs are left out.
         at: the loss at which pictures are compared; by default each run's last.
         beside: whether the part is only shown and does not count for the verdict.
@@ -140,7 +141,7 @@ class Part(Plain, frozen=True):
     measure: str
     of: Choice
     effect: Kind
-    rule: Rule | Visible
+    rule: Rule | Clear
     against: Choice | None = None
     runs: Choice = Choice()
     at: float | None = None
@@ -162,21 +163,21 @@ class Part(Plain, frozen=True):
         return self.effect in ("ratio", "factor between seeds")
 
     def resolved(self, smallest: Mapping[str, float]) -> Rule:
-        """The rule in numbers; `smallest` is what is just visible, by measure.
+        """The rule in numbers; `smallest` is the smallest difference that counts, by measure.
 
         Raises:
-            InputError: it does not say what is visible in this part's measure.
+            InputError: it does not say what counts in this part's measure.
         """
         if isinstance(self.rule, Rule):
             return self.rule
         one_of("measure whose smallest difference is known", self.measure, tuple(smallest))
         step = smallest[self.measure]
         less = 1 / step if self.is_factor else -step
-        if self.rule == "visibly more":
+        if self.rule == "clearly more":
             return Rule(above=step)
-        if self.rule == "visibly less":
+        if self.rule == "clearly less":
             return Rule(below=less)
-        return Rule(below=step) if self.rule == "not visibly more" else Rule(above=less)
+        return Rule(below=step) if self.rule == "not clearly more" else Rule(above=less)
 
 
 class Claim(Plain, frozen=True):
@@ -207,7 +208,7 @@ class Claims(Plain, frozen=True):
 
     Attributes:
         claims: by their ids.
-        smallest: what is just visible, by measure.
+        smallest: the smallest difference that counts, by measure.
         unfit: by measure, the style images of which it cannot tell what it should.
     """
 
@@ -281,16 +282,20 @@ class Effect(Plain, frozen=True):
     @property
     def unit(self) -> str:
         """What the effect is in, with what stands before it: "%", " px", ..., or nothing."""
-        return "" if self.part.effect.startswith(("ratio", "f", "c")) else unit(self.part.measure)
+        if self.part.effect.startswith(("ratio", "f", "c")):
+            return ""
+        own = unit(self.part.measure)
+        return POINTS if own == "%" and self.part.effect == "difference" else own
 
     def shown(self, value: float) -> str:
         """A value of the effect in its unit, which is not written."""
         # Without a sign before a zero.
-        return f"{round(100 * value, 1) + 0.0:g}" if self.unit == "%" else f"{value:.3g}"
+        is_share = self.unit in ("%", POINTS)
+        return f"{round(100 * value, 1) + 0.0:g}" if is_share else f"{value:.3g}"
 
     def rounded(self, value: float) -> str:
         """The same for people: differences in hundredths, large factors without powers of ten."""
-        if self.unit == "%":
+        if self.unit in ("%", POINTS):
             return self.shown(value)
         if not self.part.is_factor:
             return f"{round(value, 2) + 0.0:.3g}"
@@ -362,8 +367,8 @@ def judge(
     records = store.read_records(Path(results, "runs"))
     study = read_study(results)
     smallest = content.smallest | larger_seen(study, content.smallest)
-    visible = smallest.get("artefact_excess", content.terms.artefact_excess)
-    terms = replace(content.terms, artefact_excess=visible)
+    least = smallest.get("artefact_excess", content.terms.artefact_excess)
+    terms = replace(content.terms, artefact_excess=least)
     doubted = doubted_measures(study, content.terms.agreement)
     rows = []
     for name in wanted or content.claims:

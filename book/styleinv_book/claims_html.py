@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 from urllib.parse import quote
 
 import msgspec
@@ -70,6 +70,15 @@ NAMES = {
     "iterations_to_theta": "iterations to theta",
     "evaluations_to_theta": "evaluations to theta",
     "seconds_to_theta": "seconds to theta",
+}
+
+# What a sentence says of the claims of each verdict.
+ENDED: dict[Verdict, str] = {
+    "supported": "held up",
+    "partly supported": "did in part",
+    "not supported": "did not",
+    "undecided": "remain undecided",
+    "too few runs": "lack runs",
 }
 
 
@@ -151,13 +160,13 @@ def content() -> Claims:
     return read_claims(Path(CLAIMS))
 
 
-def counts(rows: Sequence[Row]) -> dict[str, int]:
-    """How many claims there are, and how many of each verdict, by names such as `n_undecided`."""
-    found = {
-        f"n_{verdict.replace(' ', '_')}": sum(row.verdict == verdict for row in rows)
-        for verdict in get_args(Verdict)
-    }
-    return found | {"n_claims": len(rows)}
+def tally(rows: Sequence[Row]) -> str:
+    """How many claims there are, and how many of each verdict that occurs, as a sentence."""
+    found = Counter(row.verdict for row in rows)
+    said = [f"{found[verdict]} {words}" for verdict, words in ENDED.items() if found[verdict]]
+    *others, last = said
+    listed = f"{', '.join(others)}, and {last}" if others else last
+    return f"Of the chapter's {len(rows)} claims, {listed}."
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -171,7 +180,7 @@ def beside(*ids: str) -> str:
     return render_macro("claims.html.j2", "beside", rows)
 
 
-def visible() -> str:
+def what_counts() -> str:
     """A table of the smallest effects that count, and of how often eyes agree with each measure."""
     known, study = content(), read_study(RESULTS)
     seen = larger_seen(study, known.smallest)
@@ -181,13 +190,14 @@ def visible() -> str:
     for measure, assumed in known.smallest.items():
         step, own = seen.get(measure, assumed), unit(measure)
         amount = f"{100 * step:.3g}%" if own == "%" else f"{step:.3g}{own}"
-        source = "what eyes tell apart" if measure in seen else "assumed"
+        source = "nine of ten answers agree from there on" if measure in seen else "assumed"
         agreement = "not asked"
         if found := asked.get(measure):
-            agreement = f"{found['agreed']} of {found['decided']} pairs"
+            agreement = f"{found['agreed']} of {found['decided']} answers"
         agreement += ": too few to decide" if measure in doubted else ""
         rows.append((NAMES[measure], amount, source, agreement))
-    return html_table(("measure", "smallest effect that counts", "because", "eyes agree in"), rows)
+    head = ("measure", "smallest effect that counts", "because", "raters agree in")
+    return html_table(head, rows)
 
 
 def origin() -> str:

@@ -48,7 +48,7 @@ def test_stylised_counts_what_ended_below_theta() -> None:
     kept = {"structures": (0.2,) * 5, "artefact_excess": 0.9}
     runs = [record("a"), record("b", **kept), record("c", structures=(0.9,) * 5)]
     runs += [ended(record("d"), "budget"), record("a", layer="relu_2_1", artefact_excess=2.0)]
-    assert experiments.stylised(runs, visible=0.8) == [
+    assert experiments.stylised(runs, smallest=0.8) == [
         ("Gram", "relu_1_1", "3 of 4", "0.50", "2 of 3"),
         ("Gram", "relu_2_1", "1 of 1", "0.50", "0 of 1"),
     ]

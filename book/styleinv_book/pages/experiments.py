@@ -160,7 +160,7 @@ def guess_the_moments(album: Album) -> str:
         album.label("moment-1"),
         "Equal means leave open how far the values spread, so colours and outlines go astray. "
         "What the third and the fourth moment add to the structure is, where runs reach the same "
-        'loss, far below what is visible (<a href="claims.html#c3">C3</a>).',
+        'loss, too small to count (<a href="claims.html#c3">C3</a>).',
     )
 
 
@@ -244,26 +244,27 @@ def below_theta(*losses: str) -> str:
     content, study = read_claims(Path(CLAIMS)), read_study(figures.RESULTS)
     large = replace(content.claims["C8"].parts[0].runs, loss=losses)
     known = content.fit(read_records(Path(figures.RESULTS, "runs")), "structure")
-    visible = content.smallest | larger_seen(study, content.smallest)
+    smallest = content.smallest | larger_seen(study, content.smallest)
     head = (
         "statistic",
         "layer",
         "runs below theta",
         "their structure kept (median)",
-        "with nothing visible that does not belong",
+        "too little to count does not belong",
     )
-    return html_table(head, stylised(list(large.among(known).values()), visible["artefact_excess"]))
+    clean = smallest["artefact_excess"]
+    return html_table(head, stylised(list(large.among(known).values()), clean))
 
 
-def stylised(records: Sequence[Record], visible: float) -> list[tuple[str, ...]]:
+def stylised(records: Sequence[Record], smallest: float) -> list[tuple[str, ...]]:
     """For each loss and layer: how many runs ended below theta, and what their pictures are like.
 
     Args:
-        visible: the least of what does not belong to a style (`artefact_excess`) that eyes can see.
+        smallest: the least of what does not belong to a style (`artefact_excess`) that counts.
 
     Returns:
         Rows of loss, layer, how many runs ended below theta, the median of their structure kept,
-        and how many of their pictures have nothing visible that does not belong.
+        and in how many of their pictures too little to count does not belong to the style.
     """
     groups = defaultdict[tuple[str, str], list[Record]](list)
     for record in records:
@@ -273,7 +274,7 @@ def stylised(records: Sequence[Record], visible: float) -> list[tuple[str, ...]]
         below = [x.measures for x in found if x.result.stop_reason == "theta"]
         seen = [measures for measures in below if measures is not UNSET]
         structure = f"{median(x.structure for x in seen):.2f}" if seen else "none"
-        clean = sum(x.artefact_excess < visible for x in seen if x.artefact_excess is not UNSET)
+        clean = sum(x.artefact_excess < smallest for x in seen if x.artefact_excess is not UNSET)
         shares = f"{len(below)} of {len(found)}", structure, f"{clean} of {len(seen)}"
         rows.append((TITLES[loss], layer, *shares))
     return rows

@@ -59,15 +59,16 @@ def agreement_table(found: Study) -> str:
     rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for row in found["measures"]:
         rows.setdefault((row["question"], row["measure"]), {})[row["among"]] = row
-    head = ("asked for", "measure", *rounds, "test it", "95% interval", "of Gram's")
+    numbers = (name.removeprefix("round ") for name in rounds)
+    head = ("question", "measure", *numbers, "tested (interval)", "Gram's")
     return figures.html_table(
         head,
         [
             (
                 *names,
                 *(_agreed(groups.get(name)) for name in rounds),
-                _agreed(groups[TESTED]),
-                f"{100 * groups[TESTED]['low']:.0f} to {100 * groups[TESTED]['high']:.0f}%",
+                f"{_agreed(groups[TESTED])} ({100 * groups[TESTED]['low']:.0f} to "
+                f"{100 * groups[TESTED]['high']:.0f})",
                 _agreed(groups.get(OF_GRAM)),
             )
             for names, groups in rows.items()
