@@ -372,6 +372,7 @@ def test_the_recipe_of_a_comparison(page: "Page") -> None:
             },
         ],
     }
+    assert page.locator(".live-saved code").inner_text() == "styleinv invert --recipe FILE"
     assert download(page, "b.png").read_bytes() == base64.b64decode(png(30))
 
 

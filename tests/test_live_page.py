@@ -447,6 +447,7 @@ def test_sizes_that_this_device_can_do_are_offered(
     offered = page.locator("datalist option").evaluate_all("all => all.map(({ value }) => +value)")
     assert offered == [one for one in live_page.SIZES if one <= most]
     assert size.get_attribute("max") == str(most)
+    expect(described).to_contain_text("Sizes: 32, 64, 96, 128, 160 or 192; larger ones")
     # One who asks for more gets it, by typing or by a link.
     for ask in (lambda: size.fill("192"), lambda: page.evaluate("location.hash = 'size=192'")):
         size.fill("32")

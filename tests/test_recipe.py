@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import sys
 from collections.abc import Callable
 from io import BytesIO
@@ -78,6 +79,19 @@ def test_a_comparison_over_an_own_image(cook: Callable[..., Any]) -> None:
         asked: dict[str, Any] = {"layer": "relu_1_1", **cell}
         expected = styleinv.invert(own, size=SIZE, seed=5, iterations=6, **asked)
         assert (pixels(picture) == to_uint8(expected.image)).all()
+
+
+def test_the_book_s_python_makes_what_the_command_makes(
+    cook: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[1] / "book" / "rerun.md").read_text(encoding="utf-8")
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "recipe" in block
+    )
+    _, expected, _ = cook(recipe_of({}, {"loss": "moment-2"}, iterations=3))
+    exec(code.replace("FILE", "recipe.json"), {})
+    for number, picture in enumerate(expected):
+        assert (pixels(tmp_path / f"picture-{number}.png") == pixels(picture)).all()
 
 
 def test_the_same_options_beside_a_recipe_and_those_that_it_lacks(cook: Callable[..., Any]) -> None:

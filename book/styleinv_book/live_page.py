@@ -35,6 +35,10 @@ ENGINE = Path(__file__).with_name("engine")
 # In pixels. The painted styles are painted at each of them, because that is what Python does.
 SIZES = (32, 64, 96, 128, 160, 192)
 SIZE = 64
+ALLOWED = (
+    f"Sizes: {', '.join(map(str, SIZES[:-1]))} or {SIZES[-1]}; larger ones would take too "
+    "long, because the page computes with one thread of the browser."
+)
 # The engine's generator takes 32 bits of a seed, as PyTorch's does.
 LARGEST_SEED = 2**32 - 1
 LARGEST_UPLOAD = 64 * 2**20
@@ -107,7 +111,8 @@ def _tables() -> dict[str, Any]:
             "max": SIZES[-1],
             "step": 32,
             "offered": SIZES,
-            "note": f"Up to {SIZES[-1]} pixels, or fewer if this device is slow.",
+            "note": f"Up to {SIZES[-1]} pixels, or fewer if this device is slow. {ALLOWED}",
+            "allowed": ALLOWED,
         },
         "largest_upload": LARGEST_UPLOAD,
         "loss": [option for option in OPTIONS["loss"] if option[0] in engine.LOSSES],

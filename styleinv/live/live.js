@@ -492,7 +492,9 @@ function render({ model, el }) {
       return;
     }
     links.push(link(names[0].replace(/\.png$/, '.recipe.json'), url(text, 'application/json')));
-    saved.replaceChildren('Download: ', ...links.flatMap((one, i) => i ? [', ', one] : [one]));
+    saved.replaceChildren('Download: ', ...links.flatMap((one, i) => i ? [', ', one] : [one]),
+      '. The last is a recipe: with styleinv in Python, ', h('code', {}, 'styleinv invert --recipe FILE'),
+      ` makes ${names.length > 1 ? 'these pictures' : 'this picture'} again${options.engine.name === 'browser' ? ', alike but not bit for bit' : ''}.`);
   }
 
   // --- The address ---------------------------------------------------------------------------

@@ -445,9 +445,10 @@ class PageModel {
     const taken = (size) => EVALUATIONS * seconds * (size / MEASURED.size) ** 2;
     const offered = all.filter((size, i) => i === 0 || taken(size) <= LONG);
     const most = offered.at(-1), what = `${EVALUATIONS} evaluations at ${MEASURED.layer} take this device`;
-    const note = most === all.at(-1)
+    const limit = most === all.at(-1)
       ? `Up to ${most} pixels, where ${what} about ${duration(taken(most))}.`
       : `Up to ${most} pixels, because ${what} more than a minute at larger sizes; those up to ${all.at(-1)} run if you type them.`;
+    const note = `${limit} ${options.size.allowed}`;
     this.set('options', { ...options, size: { ...options.size, max: most, offered, note } });
   }
 
