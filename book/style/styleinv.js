@@ -60,7 +60,17 @@ function setUpTabs() {
   }
 }
 
+// The theme gives no name to the arrow beside a page that has pages of its own.
+function nameArrows() {
+  for (const arrow of document.querySelectorAll('summary:has(> .toctree-toggle)')) {
+    arrow.ariaLabel = `Pages of ${arrow.closest('li').querySelector('a').textContent.trim()}`;
+  }
+}
+
 setUpTabs();
+nameArrows();
+// The theme follows the reader in a page's contents. On a page without them, it would follow every link, and fail.
+if (!document.querySelector('.bd-toc-nav')) document.body.removeAttribute('data-bs-spy');
 for (const event of ['load', 'resize']) addEventListener(event, makeReachable);
 document.addEventListener('toggle', makeReachable, true);
 document.addEventListener('change', makeReachable);

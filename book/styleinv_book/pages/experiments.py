@@ -53,8 +53,9 @@ def fields_on(image: Tensor, fields: Mapping[str, int]) -> Figure:
     figure, panels = subplots(3.2, 1, 2)
     top, left = ((side - CUT) // 2 for side in image.shape[-2:])
     cut = image[:, top : top + CUT, left : left + CUT]
-    for axes, shown in zip(panels, (image, cut), strict=True):
-        axes.imshow(shown.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    for name, axes, shown in zip(("whole", "cut"), panels, (image, cut), strict=True):
+        # Of a small image they are the same, and still need ids of their own.
+        axes.imshow(shown.permute(1, 2, 0).cpu().numpy(), interpolation="nearest", gid=name)
         axes.set_axis_off()
     panels[0].add_patch(_square(left, top, CUT, "white"))
     for layer, side in fields.items():
@@ -250,7 +251,7 @@ def below_theta(*losses: str) -> str:
         "layer",
         "runs below theta",
         "their structure kept (median)",
-        "too little to count does not belong",
+        "with too little to count that does not belong",
     )
     clean = smallest["artefact_excess"]
     return html_table(head, stylised(list(large.among(known).values()), clean))
