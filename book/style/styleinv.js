@@ -5,7 +5,8 @@
 // The theme does this for code, but only when the window changes.
 function makeReachable() {
   for (const box of document.querySelectorAll('pre, .scroll, .pst-scrollable-table-container')) {
-    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+    if (scrolls) box.tabIndex = 0;
     else box.removeAttribute('tabindex');
   }
 }
