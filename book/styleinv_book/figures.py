@@ -285,6 +285,25 @@ def panel(cells: Cells, mark_failures: bool = False) -> Panel:
     return Panel(titles[0], picture_table(pictures), runs)
 
 
+def compared(
+    rows: Mapping[str, Key],
+    columns: Mapping[str, tuple[Album, str | None]],
+    mark_failures: bool = False,
+) -> Panel:
+    """A tab that shows, for each row, its style, then what each column's runs make of it.
+
+    Args:
+        columns: an album, and the loss that it is shown with in all rows; None: each row's own.
+    """
+    first, _ = next(iter(columns.values()))
+    cells: Cells = {}
+    for label, (style, layer, own) in rows.items():
+        cells[label] = {"style": (first, style)}
+        for name, (album, loss) in columns.items():
+            cells[label][name] = album, (style, layer, loss or own)
+    return panel(cells, mark_failures)
+
+
 def plot_panel(album: Album, runs: Mapping[str, Run], plot: Figure, alt: str) -> Panel:
     """A tab that shows a plot made from some of an album's runs; raises as `panel` does."""
     for label, run in runs.items():
@@ -410,21 +429,26 @@ def provenance(runs: Sequence[Run]) -> str:
     records = [run.record for run in runs]
     stops = Counter(r.result.stop_reason for r in records).most_common()
     made = [r.made_with for r in records]
-    encoders = ((r.asked.encoder, r.asked.encoder_sha256[:12]) for r in records)
+    encoders = (encoder_named(r.asked.encoder, r.asked.encoder_sha256) for r in records)
     return provenance_line(
-        "encoder " + _distinct(f"{escape(x)} (sha256 <code>{sha}</code>)" for x, sha in encoders),
+        "encoder " + _distinct(encoders),
         _distinct(f"{r.asked.width} x {r.asked.height} pixels" for r in records),
         *_protocols([r.asked.protocol for r in records]),
         "seed " + _distinct(str(r.asked.seed) for r in records),
-        _span([r.result.iterations for r in records]) + " iterations",
-        _span([r.result.evaluations for r in records]) + " evaluations",
-        "final loss " + _span([r.result.loss for r in records], ".2g"),
+        span([r.result.iterations for r in records]) + " iterations",
+        span([r.result.evaluations for r in records]) + " evaluations",
+        "final loss " + span([r.result.loss for r in records], ".2g"),
         "stopped by " + ", ".join(f"{reason} ({n})" for reason, n in stops),
         "device " + _distinct(f"{m.device} ({m.processor}, {m.threads} threads)" for m in made),
         "torch " + _distinct(m.torch for m in made),
         "styleinv " + _distinct(f"{m.styleinv}, results version {m.results}" for m in made),
         _distinct(m.date[:10] for m in made),
     )
+
+
+def encoder_named(name: str, sha256: str) -> str:
+    """An encoder's name and the start of its hash, as HTML."""
+    return f"{escape(name)} (sha256 <code>{sha256[:12]}</code>)"
 
 
 def provenance_line(*facts: str) -> str:
@@ -489,7 +513,7 @@ def _protocols(settings: Sequence[Settings]) -> Iterator[str]:
     for name in dict.fromkeys(one.name for one in settings):
         same = [one for one in settings if one.name == name]
         thetas = _distinct("none" if one.theta is None else f"{one.theta:g}" for one in same)
-        budgets = _span([one.budget for one in same])
+        budgets = span([one.budget for one in same])
         facts = [same[0].method, f"theta {thetas}", f"budget {budgets} {unit_of(same[0])}s"]
         yield f"protocol {name} ({'; '.join(facts)})"
 
@@ -498,6 +522,7 @@ def _distinct(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
-def _span(numbers: Sequence[float], form: str = ",") -> str:
+def span(numbers: Sequence[float], form: str = ",") -> str:
+    """The range of some numbers, or the one that they all are, in a format of Python's."""
     low, high = (format(number, form) for number in (min(numbers), max(numbers)))
     return low if low == high else f"{low} to {high}"

@@ -74,7 +74,7 @@ class Setting:
         """What a provenance line says."""
         return (
             f"style {escape(short_name(self.style))}",
-            f"encoder {escape(self.encoder.name)} (sha256 <code>{self.encoder.sha256[:12]}</code>)",
+            f"encoder {figures.encoder_named(self.encoder.name, self.encoder.sha256)}",
             f"{self.size} x {self.size} pixels",
             *facts,
             f"device {self.encoder.device}",

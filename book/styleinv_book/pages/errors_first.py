@@ -4,10 +4,7 @@ The numbers are in results/first_errors.json, which `benchmarks/first_errors.py`
 repository's history, where the first edition's runs are.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -17,7 +14,8 @@ from styleinv.live.labels import COLOURS, TITLES
 from styleinv.runs.reference import chapter_runs, reference_runs
 from styleinv.runs.store import Run
 from styleinv_book import claims_html, figures
-from styleinv_book.claims import TESTED, judge
+from styleinv_book.claims import TESTED, judge, read_study
+from styleinv_book.pages.measured import Json
 
 STYLE, LAYER, SIDE, GAP = "bundled:marbling", "relu_2_1", 128, 6
 ORIGIN = figures.provenance_line(
@@ -25,15 +23,8 @@ ORIGIN = figures.provenance_line(
     "numbers: <code>results/first_errors.json</code>",
 )
 
-First = Mapping[str, Any]
 
-
-def first_edition(results: str = figures.RESULTS) -> First:
-    """The numbers of the first edition."""
-    return dict(json.loads(Path(results, "first_errors.json").read_text(encoding="utf-8")))
-
-
-def structure(first: First) -> figures.Panel:
+def structure(first: Json) -> figures.Panel:
     """Marbling and what four layers hold, with the first and today's measure of structures."""
     sizes = {row["layer"]: row for row in first["structure"]}
     labels = [
@@ -45,9 +36,9 @@ def structure(first: First) -> figures.Panel:
     return figures.Panel("First edition", figures.picture_table(rows), [], ORIGIN)
 
 
-def agreement_table(first: First, results: str = figures.RESULTS) -> str:
+def agreement_table(first: Json) -> str:
     """How often the first and today's measures order two pictures as eyes do, as HTML."""
-    study = json.loads(Path(results, "eye_study.json").read_text(encoding="utf-8"))
+    study = read_study(figures.RESULTS)
     names = {"structures": "structure", "artefacts": "artefact_excess"}
     tested = [row for row in study["measures"] if row["among"] == TESTED]
     rows = []
@@ -58,7 +49,7 @@ def agreement_table(first: First, results: str = figures.RESULTS) -> str:
     return figures.html_table(("asked for", "first edition", "today"), rows)
 
 
-def _agreed(rows: Sequence[Mapping[str, Any]]) -> str:
+def _agreed(rows: Sequence[Json]) -> str:
     agreed, decided = (sum(row[key] for row in rows) for key in ("agreed", "decided"))
     return f"{100 * agreed / decided:.0f}% of {decided} answers"
 
@@ -76,7 +67,7 @@ def starts() -> figures.Panel:
     return figures.Panel("N = 2, 3, 4", figures.picture_table(rows), shown, ORIGIN)
 
 
-def starts_table(first: First) -> str:
+def starts_table(first: Json) -> str:
     """How many runs with N = 4 pass theta, by what they start from, as HTML."""
     names = {
         "from noise": "n4-noise",
@@ -87,7 +78,7 @@ def starts_table(first: First) -> str:
     return figures.html_table(("N = 4 starts", "runs", "pass theta"), rows)
 
 
-def adam(first: First) -> figures.Panel:
+def adam(first: Json) -> figures.Panel:
     """The chapter's Adam to its own end, and where the first edition had stopped it."""
     made = chapter_runs("adam-128", figures.RESULTS)
     runs = {key: run for key, run in made.items() if run and key[2] != "mmd"}
@@ -112,7 +103,7 @@ def adam(first: First) -> figures.Panel:
     return figures.plot_panel(figures.Album(runs, figures.RESULTS), shown, plot, alt)
 
 
-def sizes_table(first: First) -> str:
+def sizes_table(first: Json) -> str:
     """How far runs of the Gram matrix get in small pictures, as HTML."""
     head = ("side, pixels", "runs", "below 0.001", *(f"median loss, {layer}" for layer in LAYERS))
     rows = [
@@ -127,14 +118,14 @@ def sizes_table(first: First) -> str:
     return figures.html_table(head, rows)
 
 
-def noise_table(first: First) -> str:
+def noise_table(first: Json) -> str:
     """How many runs passed the bound on noise, before and after it was moved, as HTML."""
     found = first["noise"]
     rows = [("the first", found["below_3"]), ("the second", found["below_15"])]
     return figures.html_table(("bound", f"of {found['runs']} runs pass"), rows)
 
 
-def verdicts_table(first: First) -> str:
+def verdicts_table(first: Json) -> str:
     """Each claim's verdict in the first edition and now, as HTML."""
     rows, _ = judge(figures.RESULTS, claims_html.CLAIMS)
     head = ("claim", "what the chapter says, in our words", "first edition", "now")

@@ -3,12 +3,9 @@
 The numbers are in results/eye_study.json, which `benchmarks/eye_study.py agreement` makes.
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +14,8 @@ from styleinv.runs import store
 from styleinv.runs.store import Run
 from styleinv_book import figures
 from styleinv_book.claims import TESTED
+from styleinv_book.pages.measured import Json
 
-Study = Mapping[str, Any]
 # Those among the pairs of the rounds that test a measure of which both are the Gram matrix's.
 OF_GRAM = "Gram's pairs of these"
 # The measures whose numbers changed after raters had contradicted them.
@@ -47,16 +44,11 @@ MEASURED = {
 }
 
 
-def study(name: str = "eye_study.json", results: str = figures.RESULTS) -> Study:
-    """The answers and their agreement with the measures."""
-    return dict(json.loads(Path(results, name).read_text(encoding="utf-8")))
-
-
-def agreement_table(found: Study) -> str:
+def agreement_table(found: Json) -> str:
     """How often each measure says what the raters say, by rounds, as HTML."""
     among = {row["among"]: None for row in found["measures"]}
     rounds = sorted(name for name in among if name.startswith("round"))
-    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    rows: dict[tuple[str, str], dict[str, Json]] = {}
     for row in found["measures"]:
         rows.setdefault((row["question"], row["measure"]), {})[row["among"]] = row
     numbers = (name.removeprefix("round ") for name in rounds)
@@ -76,7 +68,7 @@ def agreement_table(found: Study) -> str:
     )
 
 
-def replaced_table(then: Study) -> str:
+def replaced_table(then: Json) -> str:
     """How often the measures that were replaced agreed, round by round, as HTML."""
     rows = [
         (row["question"], row["measure"], row["among"], _agreed(row))
@@ -86,7 +78,7 @@ def replaced_table(then: Study) -> str:
     return figures.html_table(("asked for", "measure as it was", "pairs", "agreed"), rows)
 
 
-def raters_table(found: Study) -> str:
+def raters_table(found: Json) -> str:
     """By question, how far the two raters agree, and from where on a measure can be relied on."""
     head = ("asked for", "both raters decide", "they agree", "the measure is reliable from")
     rows = []
@@ -94,11 +86,11 @@ def raters_table(found: Study) -> str:
         ours, both = MEASURED[row["question"]], row["decided_by_both"]
         least = found["smallest_seen"][ours.name]
         from_where = "nowhere" if least is None else ours.form.format(least)
-        rows.append((row["question"], both, _percent(1 - row["opposite"] / both), from_where))
+        rows.append((row["question"], both, f"{1 - row['opposite'] / both:.0%}", from_where))
     return figures.html_table(head, rows)
 
 
-def colours_as_artefacts(found: Study) -> float:
+def colours_as_artefacts(found: Json) -> float:
     """The share of answers in which closer colours go with fewer places that do not belong."""
     given = [pair["answers"] for pair in found["pairs"] if "colours" in pair["answers"]]
     both = [(c, a) for one in given for c, a in zip(one["colours"], one["artefacts"], strict=True)]
@@ -106,14 +98,14 @@ def colours_as_artefacts(found: Study) -> float:
     return float(np.mean(decided))
 
 
-def contradicted(found: Study, question: str) -> list[Mapping[str, Any]]:
+def contradicted(found: Json, question: str) -> list[Json]:
     """The pairs of which all raters say one thing and the measure another, the surest first.
 
     Only rounds after the one that chose the measure count.
     """
     ours = MEASURED[question]
     chosen = found["chosen"].get(ours.name, 0)
-    wrong: list[tuple[float, Mapping[str, Any]]] = []
+    wrong: list[tuple[float, Json]] = []
     for pair in found["pairs"]:
         if pair["round"] > chosen and question in pair["answers"]:
             left, right = pair["measured"][ours.name]
@@ -124,7 +116,7 @@ def contradicted(found: Study, question: str) -> list[Mapping[str, Any]]:
     return [pair for _, pair in sorted(wrong, key=lambda one: one[0])]
 
 
-def contradictions(found: Study, question: str, most: int = 3) -> figures.Panel | None:
+def contradictions(found: Json, question: str, most: int = 3) -> figures.Panel | None:
     """A tab with the surest contradictions of a question; None if there is none."""
     ours, rows, runs = MEASURED[question], {}, list[Run]()
     for pair in contradicted(found, question)[:most]:
@@ -157,9 +149,5 @@ def _known(sweep: str) -> dict[str, Run]:
     return {x.result.pixels_sha256[:12]: Run(x, None, path) for path, x in records}
 
 
-def _agreed(row: Mapping[str, Any] | None) -> str:
-    return _percent(row["agreed"] / row["decided"]) if row else ""
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}%"
+def _agreed(row: Json | None) -> str:
+    return f"{row['agreed'] / row['decided']:.0%}" if row else ""

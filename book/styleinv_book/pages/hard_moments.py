@@ -230,16 +230,9 @@ def pictures() -> Panel:
     """A row per run that was kept with its picture, and a column per method of `SHOWN`."""
     albums = {method: figures.reference(f"{METHODS[method]}-shown") for method in SHOWN}
     first = albums[NOISE]
-    return figures.panel(
-        {
-            f"{short_name(style)}, {layer}": {
-                "style": (first, style),
-                **{method: (album, (style, layer, loss)) for method, album in albums.items()},
-            }
-            for style, layer, loss in first.runs
-        },
-        mark_failures=True,
-    )
+    rows = {f"{short_name(key[0])}, {key[1]}": key for key in first.runs}
+    columns = {method: (album, None) for method, album in albums.items()}
+    return figures.compared(rows, columns, mark_failures=True)
 
 
 def change(
@@ -277,16 +270,11 @@ def dead_at_start(attempts: Attempts) -> str:
             method: [attempt.seen for attempt in attempts[method] if attempt.layer == layer]
             for method in (NOISE, SHUFFLED)
         }
-        ranges = (_span([one.dead_at_start for one in some]) for some in seen.values())
+        ranges = (figures.span([one.dead_at_start for one in some]) for some in seen.values())
         return layer, seen[NOISE][0].channels, *ranges
 
     head = ("layer", "channels", "dead in noise", "dead in shuffled pixels")
     return html_table(head, map(row, LAYERS))
-
-
-def _span(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def heaviest(attempts: Sequence[Attempt], rows: int) -> str:

@@ -20,11 +20,12 @@ from styleinv_book.figures import (
     Album,
     Panel,
     as_html,
+    compared,
     curves,
-    panel,
     plot_axes,
     plot_panel,
     provenance_line,
+    span,
 )
 from styleinv_book.growth import SHADES
 
@@ -47,15 +48,11 @@ def pictures(albums: Albums) -> Panel:
     """A row per run of the first optimiser, and a column per optimiser beside the style."""
     first = next(iter(albums.values()))
     labels = first.labels()
-    return panel(
-        {
-            f"{labels[style]}, {layer}, {TITLES[loss]}": {
-                "style": (first, style),
-                **{title: (album, (style, layer, loss)) for title, album in albums.items()},
-            }
-            for style, layer, loss in first.runs
-        }
-    )
+    rows = {
+        f"{labels[style]}, {layer}, {TITLES[loss]}": (style, layer, loss)
+        for style, layer, loss in first.runs
+    }
+    return compared(rows, {title: (album, None) for title, album in albums.items()})
 
 
 def to_theta(results: str, sweeps: Mapping[str, str], *losses: str) -> list[tuple[str, ...]]:
@@ -104,9 +101,9 @@ def reached(albums: Albums) -> list[tuple[str, ...]]:
         rows.append(
             (
                 title,
-                _span([record.result.evaluations for record in records], ","),
-                _span([least_on_the_way(record) for record in records], ".0e"),
-                _span([record.result.loss for record in records], ".0e"),
+                span([record.result.evaluations for record in records], ","),
+                span([least_on_the_way(record) for record in records], ".0e"),
+                span([record.result.loss for record in records], ".0e"),
                 ", ".join(f"{reason} ({count})" for reason, count in stops),
             )
         )
@@ -116,11 +113,6 @@ def reached(albums: Albums) -> list[tuple[str, ...]]:
 def least_on_the_way(record: Record) -> float:
     """The least loss that the optimiser saw, whose image may have values beyond [0, 1]."""
     return min(point.loss for point in record.trace)
-
-
-def _span(numbers: Sequence[float], form: str) -> str:
-    low, high = (format(number, form) for number in (min(numbers), max(numbers)))
-    return low if low == high else f"{low} to {high}"
 
 
 def loss_curves(albums: Albums) -> Panel:

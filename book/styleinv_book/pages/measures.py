@@ -3,28 +3,21 @@
 The numbers are in results/measures.json, which `benchmarks/measures.py` makes.
 """
 
-import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from msgspec import UNSET
 from scipy.stats import mannwhitneyu, spearmanr
 
+from styleinv.images import short_name
 from styleinv.runs import measures
 from styleinv.runs.store import Run
 from styleinv_book import figures
+from styleinv_book.pages.measured import Json
 
 # From here on, the rank correlation of measured and true scale counts as right.
 RIGHT = 0.95
-
-
-def record(results: str = figures.RESULTS) -> dict[str, Any]:
-    """What was measured on pictures whose truth is known."""
-    text = Path(results, "measures.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
 
 
 def rank_correlation(amounts: Sequence[float], found: Sequence[float]) -> float:
@@ -37,7 +30,7 @@ def told_apart(clean: Sequence[float], planted: Sequence[float]) -> float:
     return float(mannwhitneyu(planted, clean).statistic) / len(planted) / len(clean)
 
 
-def towards_the_style(found: Mapping[str, Any], sign: int) -> float | None:
+def towards_the_style(found: Json, sign: int) -> float | None:
     """Rank correlation of the structure kept and the painted size, on one side of the style's own.
 
     Args:
@@ -52,7 +45,7 @@ def towards_the_style(found: Mapping[str, Any], sign: int) -> float | None:
     return rank_correlation(*zip(*side, strict=True)) if len(side) > 2 else None
 
 
-def mosaics(known: Mapping[str, Any]) -> dict[str, list[float]]:
+def mosaics(known: Json) -> dict[str, list[float]]:
     """The largest structure kept in mosaics, in pixels, by style and side of the pieces."""
     return {
         name: [statistics.geometric_mean(kept) for kept in found["mosaics"]]
@@ -60,26 +53,26 @@ def mosaics(known: Mapping[str, Any]) -> dict[str, list[float]]:
     }
 
 
-def exceptions(known: Mapping[str, Any]) -> str:
+def exceptions(known: Json) -> str:
     """The styles whose mosaics are not measured in their order."""
     found = mosaics(known).items()
     wrong = [x for x, kept in found if rank_correlation(known["pieces"], kept) < RIGHT]
     return _listed(wrong)
 
 
-def blind(known: Mapping[str, Any]) -> str:
+def blind(known: Json) -> str:
     """The styles of which another sample keeps less than the smallest piece."""
     styles = known["styles"].items()
     return _listed([name for name, found in styles if found["own"] < known["pieces"][0]])
 
 
-def mosaic_plot(known: Mapping[str, Any]) -> str:
+def mosaic_plot(known: Json) -> str:
     """The largest structure kept over the side of a mosaic's pieces, as HTML."""
     pieces, found = known["pieces"], mosaics(known)
     plot, axes = figures.plot_axes(3.6)
     for name, kept in found.items():
         line = "-" if name.startswith("bundled:") else "--"
-        axes.plot(pieces, kept, line, label=_short(name), linewidth=1, marker=".")
+        axes.plot(pieces, kept, line, label=short_name(name), linewidth=1, marker=".")
     axes.plot(pieces, pieces, color=figures.INK, linewidth=0.8, linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="side of the pieces, px", ylabel="largest kept, px")
     axes.minorticks_off()
@@ -110,7 +103,7 @@ def _structure(run: Run) -> float:
     return math.nan if run.record.measures is UNSET else run.record.measures.structure
 
 
-def truth_table(known: Mapping[str, Any]) -> str:
+def truth_table(known: Json) -> str:
     """How well each measure follows the truth, by style and over all, as HTML."""
     styles = known["styles"]
     kinds = list(next(iter(styles.values()))["planted"])
@@ -146,25 +139,21 @@ def truth_table(known: Mapping[str, Any]) -> str:
     return figures.html_table(head, rows)
 
 
-def _excesses(styles: Sequence[Mapping[str, Any]], kind: str) -> tuple[list[float], list[float]]:
+def _excesses(styles: Sequence[Json], kind: str) -> tuple[list[float], list[float]]:
     """The artefact excess of clean samples, and of those with something planted."""
     clean = [excess for found in styles for excess in found["clean"]]
     planted = [excess for found in styles for some in found["planted"][kind] for excess in some]
     return clean, planted
 
 
-def _unclean(styles: Sequence[Mapping[str, Any]]) -> float:
+def _unclean(styles: Sequence[Json]) -> float:
     """The share of clean samples in which artefacts cover more than they may."""
     areas: list[float] = [area for found in styles for area in found["clean_areas"]]
     return statistics.mean(float(area > measures.CLEAN_AREA) for area in areas)
 
 
-def _short(style: str) -> str:
-    return style.partition(":")[2]
-
-
 def _listed(styles: Sequence[str]) -> str:
-    return ", ".join(map(_short, styles)) or "none"
+    return ", ".join(map(short_name, styles)) or "none"
 
 
 def _written(value: float | None, form: str = ".2f") -> str:

@@ -6,7 +6,7 @@ from statistics import median
 from styleinv.encoder import LAYERS
 from styleinv.live.labels import TITLES
 from styleinv.runs.record import Record
-from styleinv_book.figures import Album, Panel, panel
+from styleinv_book.figures import Album, Panel, compared
 
 # Before the pooling and after it.
 FIRST, LAST = LAYERS[:2], LAYERS[2:]
@@ -29,19 +29,11 @@ def columns(trained: Album, untrained: Album) -> dict[str, tuple[Album, str]]:
 
 def pictures(shown: Mapping[str, tuple[Album, str]], style_number: int) -> Panel | None:
     """A row per layer, a column per statistic beside the style; None if there is no such style."""
-    first, _ = next(iter(shown.values()))
+    first, loss = next(iter(shown.values()))
     if style_number >= len(first.styles):
         return None
     style = first.styles[style_number]
-    return panel(
-        {
-            layer: {
-                "style": (first, style),
-                **{title: (album, (style, layer, loss)) for title, (album, loss) in shown.items()},
-            }
-            for layer in first.layers
-        }
-    )
+    return compared({layer: (style, layer, loss) for layer in first.layers}, shown)
 
 
 def measured(shown: Mapping[str, tuple[Album, str]]) -> list[tuple[str, ...]]:

@@ -1,10 +1,7 @@
 """What the page on speed shows: plots and tables of the records that `make bench-full` writes."""
 
-import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from styleinv.encoder import LAYERS
 from styleinv.images import short_name
@@ -12,11 +9,9 @@ from styleinv.live.labels import TITLES
 from styleinv.protocol import FAST
 from styleinv_book import figures
 from styleinv_book.figures import BLUE, INK, ORANGE, Panel
+from styleinv_book.pages.measured import Json
 
 NONE = "\N{EN DASH}"  # in a table, where there is no value
-
-# A benchmark's record, or one measurement in it, as its JSON has it.
-Json = Mapping[str, Any]
 
 # Colour and line of each method in the race.
 LINES = {
@@ -28,11 +23,6 @@ LINES = {
     "PyTorch's L-BFGS": (ORANGE, "--"),
     "the released algorithm": (ORANGE, ":"),
 }
-
-
-def read(name: str, results: str = figures.RESULTS) -> Any:
-    """The record `results/NAME.json`."""
-    return json.loads(Path(results, f"{name}.json").read_text(encoding="utf-8"))
 
 
 def machine(record: Json) -> str:
@@ -66,7 +56,7 @@ def of_bench(record: Json) -> str:
 
 def bench_line(record: Json) -> str:
     """What made `results/performance.json`."""
-    encoder = f"encoder {record['encoder']} (sha256 <code>{record['encoder_sha256'][:12]}</code>)"
+    encoder = f"encoder {figures.encoder_named(record['encoder'], record['encoder_sha256'])}"
     dates = {case["date"] for part in record.values() if isinstance(part, list) for case in part}
     return _line("performance", encoder, machine(record["ceilings"][0]), *sorted(dates))
 

@@ -17,7 +17,8 @@ from styleinv.machine import duration
 from styleinv.protocol import CHAPTER_ITERATIONS, FAST
 from styleinv.runs.record import Record
 from styleinv_book import figures
-from styleinv_book.pages.performance import Json, with_range
+from styleinv_book.pages.measured import Json
+from styleinv_book.pages.performance import with_range
 
 PROTOCOLS = ("fast", "chapter", "released")
 WORKERS = (1, 10, 100)

@@ -23,6 +23,7 @@ from styleinv_book.figures import (
     INK,
     ORANGE,
     credit_line,
+    encoder_named,
     folded_origin,
     html_table,
     plot_axes,
@@ -207,10 +208,9 @@ def toy_origin() -> HTML:
 
 def origin(style: str, image: Tensor, encoder: Encoder, *facts: str) -> HTML:
     """The provenance of a figure or table of the real features; facts are HTML."""
-    sha256 = encoder.sha256[:12]
     line = provenance_line(
         f"{escape(short_name(style))}, {image.shape[2]} x {image.shape[1]} pixels",
-        f"encoder {escape(encoder.name)} (sha256 <code>{sha256}</code>)",
+        f"encoder {encoder_named(encoder.name, encoder.sha256)}",
         *facts,
         _versions(),
     )

@@ -18,7 +18,7 @@ from styleinv.runs.reference import chapter_runs, entry_of
 from styleinv.runs.store import Run
 from styleinv.runs.sweeps import Key
 from styleinv_book import figures
-from styleinv_book.figures import Album, Cells, Panel
+from styleinv_book.figures import Album, Panel
 
 BLUR = 2  # pixels
 # The pairs of pictures that are compared: what they share, what they differ in.
@@ -76,12 +76,9 @@ def curves_panel(album: Album) -> Panel | None:
 def side_by_side(adam: Album, fast: Album, loss: str) -> Panel:
     """A tab for a loss: the style and what both optimisers leave, a row for each finished layer."""
     style = fast.styles[0]
-    cells: Cells = {}
-    for layer in fast.layers:
-        key = style, layer, loss
-        if key in adam.runs:
-            cells[layer] = {"style": (adam, style), "Adam": (adam, key), "fast": (fast, key)}
-    return dataclasses.replace(figures.panel(cells), title=TITLES[loss])
+    rows = {x: (style, x, loss) for x in fast.layers if (style, x, loss) in adam.runs}
+    shown = figures.compared(rows, {"Adam": (adam, None), "fast": (fast, None)})
+    return dataclasses.replace(shown, title=TITLES[loss])
 
 
 def in_both(adam: Album, fast: Album) -> list[Key]:
@@ -186,9 +183,12 @@ def likeness_of(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, list[Likeness]
     return {name: [likeness(*pair) for pair in some] for name, some in pairs.items()}
 
 
-def likeness_panel(album: Album, pairs: Mapping[str, Sequence[Pair]]) -> Panel:
+def likeness_panel(
+    album: Album,
+    pairs: Mapping[str, Sequence[Pair]],
+    found: Mapping[str, Sequence[Likeness]],
+) -> Panel:
     """A row for each kind of pair, a dot for each pair, in the colour of its loss."""
-    found = likeness_of(pairs)
     figure, axes = figures.plot_axes(2.6, 1, 2, sharey=True)
     losses = [x for x in COLOURS if any(x == each.loss for some in found.values() for each in some)]
     labels = {"correlation": f"correlation after a blur of {BLUR} px", "psnr": "PSNR, dB"}
@@ -209,7 +209,7 @@ def likeness_panel(album: Album, pairs: Mapping[str, Sequence[Pair]]) -> Panel:
     return figures.plot_panel(album, runs, figure, alt)
 
 
-def likeness_table(pairs: Mapping[str, Sequence[Pair]]) -> str:
+def likeness_table(found: Mapping[str, Sequence[Likeness]]) -> str:
     """The correlations of each kind of pair, and their PSNR in the median."""
     rows = [
         (
@@ -218,7 +218,7 @@ def likeness_table(pairs: Mapping[str, Sequence[Pair]]) -> str:
             f"{statistics.median(x):.2f} ({min(x):.2f} to {max(x):.2f})",
             f"{statistics.median(each.psnr for each in some):.1f}",
         )
-        for name, some in likeness_of(pairs).items()
+        for name, some in found.items()
         for x in [[each.correlation for each in some]]
     ]
     return figures.html_table(("pairs", "number", "correlation: median (range)", "PSNR, dB"), rows)

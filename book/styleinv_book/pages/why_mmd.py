@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from statistics import median
 
-from styleinv_book.figures import Album, Panel, panel
+from styleinv_book.figures import Album, Panel, compared
 
 # Title of a comparison -> the runs that it is among, and the name of its loss.
 Comparisons = Mapping[str, tuple[Album, str]]
@@ -21,18 +21,14 @@ def comparisons(signed: Album, absolute: Album, others: Album) -> Comparisons:
 
 def pictures(shown: Comparisons) -> Panel:
     """A row per style and layer of the first comparison, a column per comparison."""
-    first, _ = next(iter(shown.values()))
+    first, loss = next(iter(shown.values()))
     labels = first.labels()
-    return panel(
-        {
-            f"{labels[style]}, {layer}": {
-                "style": (first, style),
-                **{title: (album, (style, layer, loss)) for title, (album, loss) in shown.items()},
-            }
-            for style in first.styles
-            for layer in first.layers
-        }
-    )
+    rows = {
+        f"{labels[style]}, {layer}": (style, layer, loss)
+        for style in first.styles
+        for layer in first.layers
+    }
+    return compared(rows, shown)
 
 
 def closeness(shown: Comparisons) -> list[tuple[str, str, str, str]]:
